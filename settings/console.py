@@ -1,0 +1,7 @@
+"""`console:`"""
+
+from settings.section import Section
+
+
+class ConsoleSettings(Section):
+    pass

@@ -1,0 +1,7 @@
+"""`trainer:`"""
+
+from settings.section import Section
+
+
+class TrainerSettings(Section):
+    pass
