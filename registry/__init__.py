@@ -1,0 +1,18 @@
+"""Policy versions: immutable artifacts and their life cycle, on any fsspec filesystem."""
+
+from registry.artifact import ArtifactError
+from registry.journal import Transition
+from registry.lifecycle import IllegalTransition, PolicyState, RegistryState
+from registry.manifest import CanaryPrompt, Manifest
+from registry.registry import Registry
+
+__all__ = [
+    "ArtifactError",
+    "CanaryPrompt",
+    "IllegalTransition",
+    "Manifest",
+    "PolicyState",
+    "Registry",
+    "RegistryState",
+    "Transition",
+]

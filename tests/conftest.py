@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from feedback.embedded_broker import EmbeddedBroker
 from tests.tiny_model import make_tiny_model
 
 REAL_MODEL = Path(__file__).parents[1] / ".foldback/models/SmolLM2-135M-Instruct"
@@ -21,6 +20,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[str]:
     """Bootstrap servers of one fresh embedded broker; tests keep apart by topic keys and ids of their own."""
+    from feedback.embedded_broker import EmbeddedBroker
+
     with EmbeddedBroker() as embedded:
         yield embedded.bootstrap_servers
 

@@ -10,15 +10,15 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "you your the a is it to and what how why of in that this we they good bad yes no maybe tell me about please".split()
+TEXT = "you your the a is it to and what how why of in that this we they good bad yes no maybe tell me about please"
 
 
 def make_tiny_model(directory: Path, *, seed: int = 0) -> Path:
-    """Write a 4-layer Llama (hidden 128, 2 heads of 64, 512 tokens, tied embeddings, bf16) with its tokenizer."""
+    """Write a 4-layer Llama (hidden 128, 2 heads of 64, tied embeddings, bf16) with its tokenizer."""
     tokenizer = _tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=512,
+        vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=4,
@@ -46,7 +46,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    corpus = [f"{left} {right}" for left in WORDS for right in WORDS]
+    words = TEXT.split()
+    corpus = [f"{left} {right}" for left in words for right in words]
     bpe.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,

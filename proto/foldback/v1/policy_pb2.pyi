@@ -96,7 +96,6 @@ class Policy(_message.Message):
     FIGURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    PINNED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     parent: _builtins.str
     base: _builtins.str
@@ -104,7 +103,6 @@ class Policy(_message.Message):
     state: Global___PolicyState.ValueType
     reason: _builtins.str
     """Why it is in its state."""
-    pinned: _builtins.bool
     @_builtins.property
     def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Training and gate figures by name."""
@@ -122,11 +120,10 @@ class Policy(_message.Message):
         figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
-        pinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "figures", b"figures", "parent", b"parent", "pinned", b"pinned", "reason", b"reason", "state", b"state", "step", b"step", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "create_time", b"create_time", "figures", b"figures", "parent", b"parent", "reason", b"reason", "state", b"state", "step", b"step", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,107 @@
+"""The life-cycle log: one small file an entry, created exclusively, so that any number of processes agree on it."""
+
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from registry.lifecycle import PolicyState, TrainingState
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One version's move. Moves that happen together (promote and retire) share a sequence number."""
+
+    sequence: int
+    version: str
+    before: PolicyState | None
+    to: PolicyState
+    reason: str
+    actor: str
+    time: float
+    """Seconds since the epoch."""
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingChange:
+    """Somebody asked the trainers to run or to pause."""
+
+    state: TrainingState
+    reason: str
+    actor: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    sequence: int
+    transitions: tuple[Transition, ...] = ()
+    training: TrainingChange | None = None
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Entry":
+        raw = json.loads(data)
+        moves = (
+            Transition(
+                **{
+                    **move,
+                    "before": PolicyState(move["before"]) if move["before"] else None,
+                    "to": PolicyState(move["to"]),
+                }
+            )
+            for move in raw["transitions"]
+        )
+        training = raw["training"]
+        return cls(raw["sequence"], tuple(moves), TrainingChange(**training) if training else None)
+
+
+class Taken(Exception):
+    """Another process wrote this entry first; read it and decide again."""
+
+
+class Journal:
+    def __init__(self, filesystem: Any, root: str) -> None:
+        self._fs = filesystem
+        self._folder = f"{root}/transitions"
+        self._fs.makedirs(self._folder, exist_ok=True)
+
+    def read(self, sequence: int) -> Entry | None:
+        """Entry `sequence` (they start at 1), or None if it is not written yet."""
+        try:
+            return Entry.from_json(self._fs.cat_file(self._path(sequence)))
+        except FileNotFoundError:
+            return None
+
+    def append(self, entry: Entry) -> None:
+        """Write `entry` if its number is free. Raises Taken."""
+        path = self._path(entry.sequence)
+        try:
+            if isinstance(self._fs, LocalFileSystem):
+                _link_whole(path, entry.to_json())
+            else:
+                self._fs.pipe_file(path, entry.to_json(), mode="create")
+        except FileExistsError:
+            raise Taken(path) from None
+
+    def _path(self, sequence: int) -> str:
+        return f"{self._folder}/{sequence:012d}.json"
+
+
+def _link_whole(path: str, data: bytes) -> None:
+    """Create `path` with all of `data` or not at all; a hard link fails if the name is taken."""
+    draft = f"{path}.{uuid.uuid4().hex}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+        os.link(draft, path)
+    finally:
+        os.close(descriptor)
+        os.unlink(draft)

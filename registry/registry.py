@@ -1,0 +1,294 @@
+"""The registry: publish versions, fetch them verified, move them through their life cycle."""
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
+
+from registry.artifact import ArtifactError, describe, fsync_tree, verify
+from registry.journal import Entry, Journal, Taken, TrainingChange, Transition
+from registry.lifecycle import (
+    ENDED,
+    IllegalTransition,
+    PolicyState,
+    RegistryState,
+    TrainingState,
+)
+from registry.manifest import CanaryPrompt, Manifest, version_name
+
+Listener = Callable[[Transition], None]
+
+
+class Registry:
+    """Safe to share between threads and processes: artifacts never change, transitions are compare-and-swap."""
+
+    def __init__(self, url: str) -> None:
+        filesystem, root = fsspec.core.url_to_fs(url)
+        self._fs: Any = filesystem
+        self._root = str(root).rstrip("/")
+        self._fs.makedirs(f"{self._root}/versions", exist_ok=True)
+        self._journal = Journal(self._fs, self._root)
+        self._lock = threading.RLock()
+        self._state = RegistryState()
+        self._entries: list[Entry] = []
+        self._listeners: list[Listener] = []
+
+    # Artifacts
+
+    def publish(
+        self,
+        draft: Path,
+        *,
+        step: int,
+        parent: str,
+        base: str,
+        base_digest: str,
+        figures: dict[str, float],
+        canary: Sequence[CanaryPrompt] = (),
+    ) -> Manifest:
+        """Make the files below `draft` an immutable version. `draft` is consumed.
+
+        Raises:
+            ArtifactError: a file that a version may not hold.
+        """
+        files = describe(draft)
+        manifest = Manifest(
+            version=version_name(step, parent, base_digest, files),
+            parent=parent,
+            base=base,
+            base_digest=base_digest,
+            step=step,
+            create_time=datetime.now(UTC),
+            files=files,
+            figures=figures,
+            canary=tuple(canary),
+        )
+        self._store(draft, manifest)
+        return manifest
+
+    def publish_base(self, base: str, base_digest: str, canary: Sequence[CanaryPrompt] = ()) -> Manifest:
+        """The version before any learning: no files, the base model itself. Publishing it again changes nothing."""
+        name = version_name(0, "", base_digest, {})
+        if self._fs.exists(self._manifest_path(name)):
+            return self.manifest(name)
+        draft = self._draft()
+        draft.mkdir(parents=True)
+        return self.publish(draft, step=0, parent="", base=base, base_digest=base_digest, figures={}, canary=canary)
+
+    def manifest(self, version: str) -> Manifest:
+        """Raises ArtifactError: absent (never published, or collected) or bad_manifest."""
+        try:
+            data = self._fs.cat_file(self._manifest_path(version))
+        except (FileNotFoundError, NotADirectoryError):
+            raise ArtifactError("absent", f"{version} is not in the registry") from None
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise ArtifactError("bad_manifest", f"{version}: {error.errors()[0]['msg']}") from None
+        if manifest.version != version:
+            raise ArtifactError("bad_manifest", f"{version}: its manifest names {manifest.version}")
+        return manifest
+
+    def fetch(self, version: str, cache_dir: Path) -> Path:
+        """A local directory with the version's files, all hashes checked. Raises ArtifactError."""
+        manifest = self.manifest(version)
+        if isinstance(self._fs, LocalFileSystem):
+            directory = Path(self._version_path(version))
+            verify(directory, manifest)
+            return directory
+        directory = cache_dir / version
+        if not directory.is_dir():
+            draft = cache_dir / f"{version}.{uuid.uuid4().hex}"
+            draft.mkdir(parents=True)
+            self._fs.get(f"{self._version_path(version)}/", f"{draft}/", recursive=True)
+            verify(draft, manifest)
+            draft.rename(directory)
+        verify(directory, manifest)
+        return directory
+
+    def collect(self, keep: int) -> list[str]:
+        """Delete the artifacts of ended versions but the newest `keep`; never the active one, its parent,
+        the one to fall back to, or the base.
+
+        Their transitions stay in the log.
+        """
+        state = self.state()
+        spared = {state.active, state.canary, *state.good_predecessors()[-1:]}
+        if state.active:
+            spared.add(self.manifest(state.active).parent)
+        ended = [
+            version
+            for version, status in state.states.items()
+            if status in ENDED and version not in spared and not version.startswith("p000000-")
+        ]
+        present = [version for version in ended if self._fs.exists(self._manifest_path(version))]
+        collected = present[: max(0, len(present) - keep)]
+        for version in collected:
+            self._fs.rm(self._manifest_path(version))
+            self._fs.rm(self._version_path(version), recursive=True)
+        return collected
+
+    # Life cycle
+
+    def state(self) -> RegistryState:
+        """What all transitions up to this moment add up to; the caller's own copy."""
+        with self._lock:
+            self._catch_up()
+            current = self._state
+            return RegistryState(
+                current.active,
+                current.canary,
+                dict(current.states),
+                dict(current.reasons),
+                list(current.history),
+                current.training_state,
+                current.sequence,
+            )
+
+    def transitions(self, after: int = 0) -> list[Transition]:
+        """Every move with a sequence number above `after`, oldest first."""
+        with self._lock:
+            self._catch_up()
+            return [move for entry in self._entries[max(after, 0) :] for move in entry.transitions]
+
+    def transition(
+        self,
+        version: str,
+        to: PolicyState,
+        *,
+        reason: str,
+        actor: str,
+        figures: dict[str, float] | None = None,
+    ) -> Transition:
+        """Move `version` to `to`. In the same entry, promoting it retires the version that was active, and taking the
+        active version down makes the last good one active again.
+
+        Raises:
+            IllegalTransition: the life cycle has no such move.
+            ArtifactError: a version that is not in the registry would become active.
+        """
+
+        def decide(state: RegistryState) -> list[tuple[str, PolicyState, str]]:
+            state.check(version, to)
+            moves = [(version, to, reason)]
+            if to is PolicyState.ACTIVE:
+                self.manifest(version)
+                if state.active:
+                    moves.insert(0, (state.active, PolicyState.RETIRED, f"{version} took its place"))
+            elif version == state.active:
+                moves.append((state.last_good(), PolicyState.ACTIVE, f"{version} was {to}: {reason}"))
+            return moves
+
+        moves = self._append(decide, actor, figures or {})
+        return next(move for move in moves if move.version == version)
+
+    def rollback(self, to_version: str | None, *, reason: str, actor: str) -> Transition:
+        """Take the active version down; `to_version`, or the last good one, is active in the same entry.
+
+        Raises:
+            IllegalTransition: nothing to return to, or `to_version` never served.
+            ArtifactError: it is no longer in the registry.
+        """
+
+        def decide(state: RegistryState) -> list[tuple[str, PolicyState, str]]:
+            target = to_version or state.last_good()
+            if not state.active or target == state.active:
+                raise IllegalTransition(f"{target} is active already")
+            state.check(target, PolicyState.ACTIVE)
+            self.manifest(target)
+            return [
+                (state.active, PolicyState.ROLLED_BACK, reason),
+                (target, PolicyState.ACTIVE, f"rolled back from {state.active}: {reason}"),
+            ]
+
+        return self._append(decide, actor, {})[-1]
+
+    def set_training_state(self, state: TrainingState, *, reason: str, actor: str) -> None:
+        """Ask every trainer to run or to pause; `reason` and `actor` stay in the log."""
+        with self._lock:
+            while True:
+                self._catch_up()
+                if self._state.training_state == state:
+                    return
+                try:
+                    change = TrainingChange(state, reason, actor, time.time())
+                    self._journal.append(Entry(self._state.sequence + 1, training=change))
+                except Taken:
+                    continue
+                self._catch_up()
+                return
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` after each move that this process writes."""
+        self._listeners.append(listener)
+
+    # Inside
+
+    def _append(
+        self,
+        decide: Callable[[RegistryState], list[tuple[str, PolicyState, str]]],
+        actor: str,
+        figures: dict[str, float],
+    ) -> tuple[Transition, ...]:
+        with self._lock:
+            while True:
+                self._catch_up()
+                sequence, moment = self._state.sequence + 1, time.time()
+                moves = tuple(
+                    Transition(sequence, name, self._state.states.get(name), to, why, actor, moment, figures)
+                    for name, to, why in decide(self._state)
+                )
+                try:
+                    self._journal.append(Entry(sequence, moves))
+                except Taken:
+                    continue
+                self._catch_up()
+                break
+        for listener in self._listeners:
+            for move in moves:
+                listener(move)
+        return moves
+
+    def _catch_up(self) -> None:
+        while entry := self._journal.read(self._state.sequence + 1):
+            for move in entry.transitions:
+                self._state.apply(move.version, move.to, move.reason)
+            if entry.training:
+                self._state.training_state = entry.training.state
+            self._state.sequence = entry.sequence
+            self._entries.append(entry)
+
+    def _store(self, draft: Path, manifest: Manifest) -> None:
+        target = self._version_path(manifest.version)
+        if isinstance(self._fs, LocalFileSystem):
+            (draft / "manifest.json").write_bytes(manifest.to_json())
+            inside = self._draft()
+            inside.parent.mkdir(exist_ok=True)
+            shutil.move(draft, inside)
+            fsync_tree(inside)
+            inside.rename(target)
+        else:
+            for name in manifest.files:
+                self._fs.put_file(str(draft / name), f"{target}/{name}")
+            # Last: on an object store a version exists once its manifest does.
+            self._fs.pipe_file(self._manifest_path(manifest.version), manifest.to_json())
+            shutil.rmtree(draft)
+
+    def _draft(self) -> Path:
+        local = isinstance(self._fs, LocalFileSystem)
+        parent = Path(self._root) / "drafts" if local else Path(fsspec.config.conf.get("tmp", "/tmp"))
+        return parent / uuid.uuid4().hex
+
+    def _version_path(self, version: str) -> str:
+        return f"{self._root}/versions/{version}"
+
+    def _manifest_path(self, version: str) -> str:
+        return f"{self._version_path(version)}/manifest.json"
