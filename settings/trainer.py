@@ -1,7 +1,97 @@
-"""`trainer:`"""
+"""`trainer:` learning from feedback while serving goes on."""
 
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from settings.ppo import LoraSettings, PpoSettings
+from settings.reward import RewardSettings
 from settings.section import Section
 
 
+class GateSettings(Section):
+    """What a candidate has to show on held-out prompts before a user sees it."""
+
+    prompts: int = Field(default=20, ge=4, le=256)
+    """Held-out prompts that candidate and active policy both answer."""
+    max_new_tokens: int = Field(default=48, ge=1)
+    """Tokens of each of these answers."""
+    max_kl_nats: float = Field(default=25.0, gt=0)
+    """Mean KL to the reference a response. Training stops there too: beyond it the reward model is guessing."""
+    min_win_rate: float = Field(default=0.4, gt=0, lt=1)
+    """The candidate's answers must win at least this share against the active policy's, by the conservative reward.
+    A little below one half: steps between versions are small, and as good as before may pass."""
+    confidence: float = Field(default=0.8, gt=0.5, lt=1)
+    """One-sided confidence with which the win rate must be shown (or refuted)."""
+    min_length_ratio: float = Field(default=0.4, ge=0, le=1)
+    """Mean answer length over the active policy's, at least."""
+    max_length_ratio: float = Field(default=2.5, ge=1)
+    """Mean answer length over the active policy's, at most."""
+    min_distinct_2: float = Field(default=0.6, ge=0, le=1)
+    """Distinct bigrams over bigrams of an answer, on average: less is repetition."""
+    min_entropy_nats: float = Field(default=0.1, ge=0)
+    """Mean entropy a token: less, and the policy has collapsed to single answers."""
+
+
 class TrainerSettings(Section):
-    pass
+    server_admin_address: str = "127.0.0.1:50052"
+    """RolloutService of the serving fleet, `host:port`."""
+    metrics_host: str = "127.0.0.1"
+    """Address that the metrics port binds."""
+    metrics_port: int = Field(default=9465, ge=0, le=65535)
+    """Prometheus text. 0 picks a free port."""
+    torch_threads: int = Field(default=2, ge=1)
+    """Threads of the trainer's arithmetic. It shares the machine with the server unless they are deployed apart."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """What the frozen base computes in; adapters, heads and losses are float32."""
+    seed: int = Field(default=0, ge=0)
+    """With it, every draw of the trainer is repeatable."""
+    poll_interval_s: float = Field(default=1.0, gt=0)
+    """How often to look for feedback, or for an operator's word, when there is nothing to do."""
+
+    judgements_to_start: int = Field(default=24, ge=1)
+    """Judgements before the reward model is fitted for the first time."""
+    judgements_per_update: int = Field(default=8, ge=1)
+    """New judgements before it is updated again."""
+    calibration_samples: int = Field(default=32, ge=2)
+    """Samples of the reference policy by which the reward is scaled: they score 0 ± 1."""
+
+    iterations_per_judgement: float = Field(default=0.5, gt=0)
+    """PPO iterations that a new judgement allows. When they are used up, training waits for people."""
+    prompts_per_iteration: int = Field(default=8, ge=1, le=1024)
+    """Prompts of one PPO iteration, drawn from those that users sent lately."""
+    samples_per_prompt: int = Field(default=4, ge=1, le=64)
+    """Answers to each of them."""
+    max_new_tokens: int = Field(default=48, ge=1)
+    """Tokens of a rollout, at most."""
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    """Of rollouts and of the gate's answers."""
+    rollout_timeout_s: float = Field(default=300.0, gt=0)
+    """For the rollouts of one iteration; then they are asked for again."""
+    recent_prompts: int = Field(default=512, ge=1)
+    """How many of the latest distinct prompts are trained on."""
+    max_prompt_tokens: int = Field(default=512, ge=1)
+    """Longer prompts are left out."""
+    held_out_fraction: float = Field(default=0.15, gt=0, lt=1)
+    """Share of conversations that only judge: the gate's prompts come from them."""
+
+    publish_every: int = Field(default=2, ge=1)
+    """PPO iterations before a candidate goes to the gate; at most one more than ppo.max_staleness."""
+    canary_prompts: int = Field(default=4, ge=1)
+    """Completions with expected logprobs that a version carries, for servers to check that they serve it."""
+    checkpoints: int = Field(default=2, ge=1)
+    """Latest checkpoints that are kept."""
+
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    ppo: PpoSettings = Field(default_factory=PpoSettings)
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
+
+    @model_validator(mode="after")
+    def _rollouts_stay_fresh(self) -> Self:
+        if self.publish_every > self.ppo.max_staleness + 1:
+            raise ValueError(
+                f"publish_every={self.publish_every}: rollouts come from the published version, so at most "
+                f"ppo.max_staleness + 1 = {self.ppo.max_staleness + 1}; raise ppo.max_staleness or publish sooner"
+            )
+        return self

@@ -1,0 +1,96 @@
+"""Which prompts teach and which only judge."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from feedback.judgement import Prompt
+
+PROBES = (
+    "What is a good way to start the day?",
+    "Explain why the sky is blue.",
+    "How do I learn to cook?",
+    "Tell me about the moon.",
+    "What should I pack for a weekend trip?",
+    "Why do people dream?",
+    "Give me advice for a job interview.",
+    "How does a bicycle stay upright?",
+    "What makes a good friend?",
+    "Describe the sea to someone who has never seen it.",
+    "How can I sleep better?",
+    "What is the use of mathematics?",
+    "Recommend something to read.",
+    "How do plants grow?",
+    "What is the difference between weather and climate?",
+    "Help me plan a birthday party.",
+    "Why is music moving?",
+    "How do I save money?",
+    "What happens when water boils?",
+    "Write a short greeting for a neighbour.",
+    "How can I remember names?",
+    "What do bees do in winter?",
+    "Is it better to rent or to buy a home?",
+    "How do I apologise well?",
+)
+"""General questions that stand in at the gate while users have not asked enough; never trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPool:
+    """Served prompts, newest first."""
+
+    training: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+
+
+def split(prompts: Sequence[Prompt], held_out_fraction: float) -> PromptPool:
+    """Set some conversations apart for the gate."""
+    training: list[Prompt] = []
+    held_out: list[Prompt] = []
+    for prompt in prompts:
+        (held_out if is_held_out(prompt, held_out_fraction) else training).append(prompt)
+    return PromptPool(tuple(training), tuple(held_out))
+
+
+def is_held_out(prompt: Prompt, fraction: float) -> bool:
+    """By the conversation's opening message: every turn of a conversation, and every conversation that opens with the
+    same words, is on the same side, today and after a restart."""
+    return _place(prompt) < fraction
+
+
+def for_rollouts(pool: PromptPool, count: int, seed: int) -> list[Prompt]:
+    """`count` training prompts, distinct while there are enough; fewer only if there are none."""
+    generator = random.Random(seed)
+    chosen: list[Prompt] = []
+    while pool.training and len(chosen) < count:
+        rest = count - len(chosen)
+        chosen += generator.sample(pool.training, min(rest, len(pool.training)))
+    return chosen
+
+
+def for_gate(pool: PromptPool, count: int, tokenizer: Any) -> list[tuple[int, ...]]:
+    """Token ids of `count` prompts: held-out ones in an order that hardly changes from gate to gate, then probes."""
+    held_out = [token_ids(tokenizer, prompt) for prompt in sorted(pool.held_out, key=_place)]
+    probes = [chat_ids(tokenizer, (("user", question),)) for question in PROBES]
+    return (held_out + probes)[:count]
+
+
+def token_ids(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
+    """As served; computed for a prompt that was imported as text."""
+    return prompt.prompt_token_ids or chat_ids(tokenizer, prompt.messages)
+
+
+def chat_ids(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+    """Token ids of (role, content) messages in the model's chat template, ready for the assistant's turn."""
+    turns = [{"role": role, "content": content} for role, content in messages]
+    encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+    return tuple(encoded["input_ids"])
+
+
+def _place(prompt: Prompt) -> float:
+    """A point in [0, 1) fixed by the opening message."""
+    opening = next((content for role, content in prompt.messages if role == "user"), prompt.conversation_id)
+    digest = hashlib.sha256(opening.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
