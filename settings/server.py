@@ -20,3 +20,36 @@ class ServerSettings(Section):
     """auto: vLLM where it is installed, else transformers, and the log says so."""
     swap_mode: Literal["auto", "weights", "adapter"] = "auto"
     """How new versions reach the engine. auto: adapter on GPU, weights on CPU."""
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """What the engine computes in."""
+    torch_threads: int = Field(default=0, ge=0)
+    """Threads of the engine's arithmetic. 0: as many as there are cores."""
+    max_model_len: int = Field(default=2048, ge=16)
+    """Prompt and completion tokens together; never more than the model was trained for."""
+    max_batch: int = Field(default=32, ge=1)
+    """Candidates decoded at once; the others wait."""
+    max_in_flight: int = Field(default=256, ge=1)
+    """Chat calls accepted at once, waiting or decoding; one more is answered RESOURCE_EXHAUSTED."""
+    max_rollouts_in_flight: int = Field(default=64, ge=1)
+    """Rollout samples asked of the engine at once: enough to fill its batch, few enough that users are not behind them."""
+
+    default_temperature: float = Field(default=1.0, ge=0, le=2)
+    """Where a request names none. 1 samples from the policy itself, which is what PPO learns from best."""
+    default_top_p: float = Field(default=1.0, gt=0, le=1)
+    """Where a request names none."""
+    default_top_k: int = Field(default=0, ge=0)
+    """Where a request names none. 0 keeps the whole vocabulary."""
+    default_max_tokens: int = Field(default=256, ge=1)
+    """Where a request names none; cut to what the model's length leaves after the prompt."""
+    default_deadline_s: float = Field(default=60.0, gt=0)
+    """For a call whose client set no deadline."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """After SIGTERM: how long calls in flight may take to finish before they are cut off."""
+
+    token_lifetime_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    """How long after an answer feedback on it is taken."""
+    canary_tolerance_nats: float = Field(default=0.25, gt=0)
+    """Mean absolute difference a token between the canary logprobs of a version and the trainer's. bf16 kernels differ by about 0.05."""
+    swap_timeout_s: float = Field(default=60.0, gt=0)
+    """A swap that takes longer has failed."""

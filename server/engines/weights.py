@@ -1,0 +1,74 @@
+"""Reads the safetensors of a version, and refuses them before they touch an engine."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class BadWeights(ValueError):
+    """Weights that must not reach an engine; the message names the first tensors at fault."""
+
+
+def tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in `directory`, read one at a time. Raises BadWeights when a file cannot be read."""
+    for file in _files(directory):
+        with _open(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                yield name, opened.get_tensor(name)
+
+
+def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor shapes by name, from the files' headers. Raises BadWeights."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in _files(directory):
+        with _open(file) as opened:
+            found |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    return found
+
+
+def check_shapes(found: Shapes, expected: Shapes, optional: frozenset[str] = frozenset()) -> None:
+    """Raises BadWeights unless `found` is `expected`, tensor by tensor; `optional` ones (tied) may stand or lack."""
+    missing = sorted(set(expected) - set(found) - optional)
+    unknown = sorted(set(found) - set(expected) - optional)
+    wrong = [
+        f"{name} is {list(found[name])} where the model has {list(expected[name])}"
+        for name in sorted(set(found) & set(expected))
+        if found[name] != expected[name]
+    ]
+    problems = [
+        f"{len(names)} tensors {what}: {', '.join(names[:3])}"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of the wrong shape", wrong))
+        if names
+    ]
+    if problems:
+        raise BadWeights("; ".join(problems))
+
+
+def check_finite(directory: Path) -> None:
+    """Raises BadWeights if a value is NaN or infinite."""
+    for name, tensor in tensors(directory):
+        if not torch.isfinite(tensor).all():
+            raise BadWeights(f"{name} holds values that are not finite")
+
+
+def _files(directory: Path) -> list[Path]:
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise BadWeights(f"{directory} holds no .safetensors file")
+    return files
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise BadWeights(f"{file.name} cannot be read: {error}") from error

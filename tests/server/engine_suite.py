@@ -1,0 +1,291 @@
+"""What every engine must do. Subclass it, give it an `engine` fixture, and it runs against yours.
+
+The engine serves `tests.tiny_model`; references are Hugging Face forward passes in float32 over the same files.
+"""
+
+import asyncio
+import shutil
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from server.engines.base import Engine, GenerationRequest, Sampling, SwapFailed, VersionSpan, Weights
+from tests.tiny_model import make_tiny_model
+
+BASE = "p000000-base"
+OTHER = "p000001-other"
+GREEDY = Sampling(temperature=0, top_p=1, top_k=0, max_tokens=24)
+DRAWN = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=24)
+_ids = count()
+
+
+@dataclass
+class Completion:
+    """The deltas of one candidate, put together."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    spans: tuple[VersionSpan, ...] = ()
+
+
+def request(prompt: tuple[int, ...], sampling: Sampling = DRAWN, **fields: object) -> GenerationRequest:
+    return GenerationRequest(f"test-{next(_ids)}", prompt, sampling, **fields)  # type: ignore[arg-type]
+
+
+async def complete(engine: Engine, asked: GenerationRequest) -> list[Completion]:
+    completions = [Completion() for _ in range(asked.candidate_count)]
+    async with aclosing(engine.generate(asked)) as deltas:
+        async for delta in deltas:
+            completion = completions[delta.candidate_index]
+            assert completion.finish_reason is None, "a delta after the last one"
+            completion.text += delta.text
+            completion.token_ids += delta.token_ids
+            completion.logprobs += delta.logprobs
+            completion.finish_reason = delta.finish_reason
+            completion.spans = delta.version_spans
+    return completions
+
+
+@cache
+def reference_model(directory: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+def reference_logprobs(directory: Path, prompt: tuple[int, ...], completion: list[int]) -> torch.Tensor:
+    """Log-probabilities [T, V] at temperature 1 that predict each completion token."""
+    ids_1L = torch.tensor([[*prompt, *completion]])
+    with torch.inference_mode():
+        logits_LV = reference_model(directory)(ids_1L).logits[0]
+    return logits_LV[len(prompt) - 1 : -1].log_softmax(dim=-1)
+
+
+def of_tokens(logprobs_TV: torch.Tensor, token_ids: list[int]) -> torch.Tensor:
+    return logprobs_TV.gather(1, torch.tensor(token_ids)[:, None])[:, 0]
+
+
+class EngineSuite:
+    tolerance: ClassVar[float]
+    """Nats that a logprob may differ from the float32 reference."""
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        raise NotImplementedError("a started engine on the model of `tiny_model`; session loop, any scope")
+
+    @pytest.fixture(scope="class")
+    def base(self, tiny_model: Path) -> Weights:
+        return Weights(BASE, tiny_model)
+
+    @pytest.fixture(scope="class")
+    def other(self, tmp_path_factory: pytest.TempPathFactory) -> Weights:
+        return Weights(OTHER, make_tiny_model(tmp_path_factory.mktemp("other") / "weights", seed=7))
+
+    @pytest.fixture(autouse=True)
+    async def _serving_base(self, engine: Engine, base: Weights) -> None:
+        if engine.version != BASE:
+            await engine.swap(base)
+
+    @pytest.fixture(scope="class")
+    def prompt(self, tiny_model: Path) -> tuple[int, ...]:
+        return tuple(
+            AutoTokenizer.from_pretrained(tiny_model)("tell me about you and the good they maybe")["input_ids"]
+        )
+
+    async def test_greedy_takes_the_most_likely_token(
+        self, engine: Engine, base: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        """Equal to Hugging Face's own greedy search, but for ties that arithmetic in another order may break."""
+        [completion] = await complete(engine, request(prompt, GREEDY))
+        logprobs_TV = reference_logprobs(base.directory, prompt, completion.token_ids)
+        best_T, chosen_T = logprobs_TV.max(dim=-1).values, of_tokens(logprobs_TV, completion.token_ids)
+        assert (best_T - chosen_T).max() <= 2 * self.tolerance
+        if self.tolerance < 1e-3:
+            generated = reference_model(base.directory).generate(
+                torch.tensor([prompt]), do_sample=False, max_new_tokens=GREEDY.max_tokens
+            )
+            assert generated[0, len(prompt) :].tolist() == completion.token_ids
+
+    async def test_logprobs_equal_a_fresh_forward_pass(
+        self, engine: Engine, base: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        [completion] = await complete(engine, request(prompt, DRAWN))
+        expected_T = of_tokens(reference_logprobs(base.directory, prompt, completion.token_ids), completion.token_ids)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected_T, atol=self.tolerance, rtol=0)
+
+    async def test_logprobs_are_those_of_the_distribution_drawn_from(
+        self, engine: Engine, base: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        sampling = Sampling(temperature=0.7, top_p=1, top_k=8, max_tokens=16)
+        [completion] = await complete(engine, request(prompt, sampling))
+        scaled_TV = reference_logprobs(base.directory, prompt, completion.token_ids) / sampling.temperature
+        mass_T = scaled_TV.topk(sampling.top_k).values.logsumexp(dim=-1)
+        expected_T = of_tokens(scaled_TV, completion.token_ids) - mass_T
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected_T, atol=3 * self.tolerance, rtol=0)
+
+    async def test_score_is_the_logprob_at_temperature_one(
+        self, engine: Engine, base: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        completion = [40, 41, 300, 7]
+        expected_T = of_tokens(reference_logprobs(base.directory, prompt, completion), completion)
+        scored = await engine.score(prompt, tuple(completion))
+        torch.testing.assert_close(torch.tensor(scored), expected_T, atol=self.tolerance, rtol=0)
+
+    async def test_candidates_differ_and_finish_once_each(self, engine: Engine, prompt: tuple[int, ...]) -> None:
+        completions = await complete(engine, request(prompt, candidate_count=4))
+        assert all(c.finish_reason in ("stop", "length") for c in completions)
+        assert len({tuple(c.token_ids) for c in completions}) == 4
+
+    async def test_a_seed_draws_the_same_again(self, engine: Engine, prompt: tuple[int, ...]) -> None:
+        seeded = Sampling(temperature=1, top_p=0.9, top_k=50, max_tokens=12, seed=11)
+        first, second = [await complete(engine, request(prompt, seeded, candidate_count=2)) for _ in range(2)]
+        assert [c.token_ids for c in first] == [c.token_ids for c in second]
+        assert first[0].token_ids != first[1].token_ids
+
+    async def test_text_ends_before_a_stop_string(self, engine: Engine, prompt: tuple[int, ...]) -> None:
+        [free] = await complete(engine, request(prompt, GREEDY))
+        assert len(free.text) > 8
+        stop = free.text[5:8]
+        stopping = Sampling(temperature=0, top_p=1, top_k=0, max_tokens=24, stop=(stop,))
+        [stopped] = await complete(engine, request(prompt, stopping))
+        assert stopped.text == free.text[: free.text.index(stop)]
+        assert stopped.finish_reason == "stop"
+
+    async def test_the_text_is_that_of_the_tokens(
+        self, engine: Engine, tiny_model: Path, prompt: tuple[int, ...]
+    ) -> None:
+        [completion] = await complete(engine, request(prompt))
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        assert completion.text == tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+
+    async def test_length_is_bounded_by_max_tokens_and_by_the_model(
+        self, engine: Engine, prompt: tuple[int, ...]
+    ) -> None:
+        # Greedy tokens of a random model rarely end by themselves; if they do, the bound holds all the more.
+        [completion] = await complete(engine, request(prompt, Sampling(0, 1, 0, max_tokens=3)))
+        assert len(completion.token_ids) == 3
+        assert completion.finish_reason == "length"
+        long = (prompt * engine.max_model_len)[: engine.max_model_len - 5]
+        [completion] = await complete(engine, request(long, Sampling(0, 1, 0, max_tokens=5)))
+        assert len(completion.token_ids) <= 5
+
+    async def test_requests_join_and_leave_while_others_decode(
+        self, engine: Engine, base: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        """Prompts of different lengths, arriving at different times, give what each gives alone."""
+        prompts = [prompt[: 3 + 2 * i] for i in range(4)]
+        alone = [await complete(engine, request(p, GREEDY)) for p in prompts]
+
+        async def late(index: int) -> list[Completion]:
+            await asyncio.sleep(0.02 * index)
+            return await complete(engine, request(prompts[index], GREEDY))
+
+        together = await asyncio.gather(*map(late, range(4)))
+        for p, [one], [many] in zip(prompts, alone, together, strict=True):
+            if self.tolerance < 1e-3:
+                assert many.token_ids == one.token_ids
+            expected_T = of_tokens(reference_logprobs(base.directory, p, many.token_ids), many.token_ids)
+            torch.testing.assert_close(torch.tensor(many.logprobs), expected_T, atol=self.tolerance, rtol=0)
+
+    async def test_closing_the_iterator_frees_the_slot_within_a_second(
+        self, engine: Engine, prompt: tuple[int, ...]
+    ) -> None:
+        """More long requests than fit are begun and left; a new one is then answered at once."""
+        endless = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=engine.max_model_len - len(prompt))
+
+        async def begin_and_leave() -> None:
+            async with aclosing(engine.generate(request(prompt, endless, candidate_count=8))) as deltas:
+                async for _ in deltas:
+                    return
+
+        await asyncio.gather(*(begin_and_leave() for _ in range(4)))
+        begun = time.monotonic()
+        await complete(engine, request(prompt, Sampling(0, 1, 0, max_tokens=1)))
+        assert time.monotonic() - begun < 1
+
+    async def test_swap_keeps_streams_and_spans_cover_every_token(
+        self, engine: Engine, other: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        sampling = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=200)
+        streams = [
+            asyncio.create_task(complete(engine, request(prompt, sampling, candidate_count=4))) for _ in range(2)
+        ]
+        await asyncio.sleep(0.1)
+        await engine.swap(other)
+        assert engine.version == OTHER
+        completions = [c for stream in await asyncio.gather(*streams) for c in stream]
+        for completion in completions:
+            assert completion.finish_reason in ("stop", "length")
+            covered = [i for span in completion.spans for i in range(span.start, span.end)]
+            assert covered == list(range(len(completion.token_ids)))
+        assert {span.version for c in completions for span in c.spans} == {BASE, OTHER}
+
+    async def test_swapped_logprobs_equal_a_fresh_load(
+        self, engine: Engine, base: Weights, other: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        await complete(engine, request(prompt, GREEDY))  # a prefix that must not be reused
+        for weights in (other, base, other):
+            await engine.swap(weights)
+            [completion] = await complete(engine, request(prompt))
+            assert {span.version for span in completion.spans} == {weights.version}
+            logprobs_TV = reference_logprobs(weights.directory, prompt, completion.token_ids)
+            torch.testing.assert_close(
+                torch.tensor(completion.logprobs),
+                of_tokens(logprobs_TV, completion.token_ids),
+                atol=self.tolerance,
+                rtol=0,
+            )
+
+    @pytest.mark.parametrize("damage", ["missing tensor", "wrong shape", "truncated file", "no file"])
+    async def test_bad_weights_are_refused_and_the_old_ones_serve(
+        self, engine: Engine, base: Weights, prompt: tuple[int, ...], tmp_path: Path, damage: str
+    ) -> None:
+        bad = Weights("p000002-bad", damaged(base.directory, tmp_path / "bad", damage))
+        before = await complete(engine, request(prompt, GREEDY))
+        with pytest.raises(SwapFailed):
+            await engine.swap(bad)
+        assert engine.version == BASE
+        assert [c.token_ids for c in await complete(engine, request(prompt, GREEDY))] == [c.token_ids for c in before]
+
+    async def test_background_work_comes_after_users(self, engine: Engine, prompt: tuple[int, ...]) -> None:
+        """A user who arrives behind far more rollouts than fit is answered before most of them."""
+        finished: list[str] = []
+
+        async def run(who: str, background: bool) -> None:
+            sampling = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=40)
+            await complete(engine, request(prompt, sampling, background=background, candidate_count=8))
+            finished.append(who)
+
+        rollouts = [asyncio.create_task(run("rollout", background=True)) for _ in range(12)]
+        await asyncio.sleep(0.05)
+        await run("user", background=False)
+        await asyncio.gather(*rollouts)
+        assert finished.index("user") < 6
+
+
+def damaged(directory: Path, target: Path, damage: str) -> Path:
+    """A copy of the model in `directory`, broken in the named way."""
+    shutil.copytree(directory, target)
+    file = target / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.1.mlp.down_proj.weight"
+    if damage == "missing tensor":
+        del tensors[name]
+    elif damage == "wrong shape":
+        tensors[name] = tensors[name][:, :-8].contiguous()
+    if damage in ("missing tensor", "wrong shape"):
+        save_file(tensors, file)
+    elif damage == "truncated file":
+        file.write_bytes(file.read_bytes()[:-1000])
+    else:
+        file.unlink()
+    return target
