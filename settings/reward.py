@@ -1,0 +1,50 @@
+"""`trainer.reward:` the model of what raters prefer."""
+
+from pydantic import Field
+
+from settings.section import Section
+
+
+class RewardSettings(Section):
+    members: int = Field(default=5, ge=2)
+    """Heads of the ensemble. Their disagreement is the model's uncertainty."""
+    prior_scale: float = Field(default=2.0, gt=0)
+    """Standard deviation, in nats, of an answer's score before anything is learned. Larger learns faster and
+    overfits sooner."""
+    uncertainty_penalty: float = Field(default=0.5, ge=0)
+    """λ: the reward is the members' mean score less λ times their standard deviation."""
+
+    thumbs_weight: float = Field(default=0.3, ge=0)
+    """What a thumb counts against one choice of a ranking: thumbs agree with rankings on two pairs of three only."""
+    rating_weight: float = Field(default=0.5, ge=0)
+    """What a rating counts."""
+    demonstration_weight: float = Field(default=1.0, ge=0)
+    """What the preference of a user's edit over the original counts."""
+    rater_bias_scale: float = Field(default=1.0, gt=0)
+    """Standard deviation, in nats, of how easily raters are pleased; each one's bias is shrunk to zero by it."""
+    rater_floor: int = Field(default=32, ge=1)
+    """Judgements that count in full whoever the rater is."""
+    rater_ratio: float = Field(default=3.0, ge=1)
+    """Beyond the floor a rater counts for at most this many times the judgements of the median rater."""
+
+    heldout_share: float = Field(default=0.15, gt=0, lt=1)
+    """Share of conversations that are never trained on: they decide on promotion and readiness."""
+    heldout_capacity: int = Field(default=512, ge=1)
+    """Held-out judgements that are kept; the oldest leave."""
+    replay_capacity: int = Field(default=2048, ge=2)
+    """Judgements that are kept to train on. When full, new ones take at most half the places in an update."""
+    feature_cache: int = Field(default=8192, ge=1)
+    """Answers whose features are kept in memory."""
+
+    prompt_tokens: int = Field(default=256, ge=1)
+    """A judged answer is seen after this many last tokens of its prompt."""
+    response_tokens: int = Field(default=512, ge=1)
+    """A judged answer is seen up to this many first tokens."""
+
+    max_iterations: int = Field(default=60, ge=1)
+    """L-BFGS iterations of one update; it starts from the promoted heads, so most updates need few."""
+    ready_judgements: int = Field(default=16, ge=1)
+    """Judgements to have learned from before the reward may steer the policy."""
+    promotion_slack: float = Field(default=1.0, ge=0)
+    """New heads are refused when their held-out loss is higher than the promoted ones' by more than this many
+    standard errors of the difference."""

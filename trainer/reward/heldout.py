@@ -1,0 +1,128 @@
+"""How good heads are on judgements they never saw."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from foldback.v1 import feedback_pb2
+from trainer.reward.examples import RewardExample
+from trainer.reward.heads import Heads
+from trainer.reward.problem import choice_nll, lay_out
+
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Measured on held-out judgements. Ties in score count half; NaN where there is nothing to measure."""
+
+    judgements: int
+    pairs: int
+    loss_J: Tensor
+    """Nats a judgement, of the members' mean score."""
+    accuracy: float
+    """Share of pairs, within a ranking or an edit, whose better answer scores higher."""
+    accuracy_error: float
+    """Its standard error, each judgement taken as a whole (the pairs of one are not independent)."""
+    longer_wins: float
+    """The same share for the rule that the longer answer is better: a model below it has learned less than length."""
+    calibration_error: float
+    """Expected calibration error of the predicted P(better wins), ten bins."""
+    by_source: dict[str, float]
+    """Accuracy a source and kind; for thumbs and ratings over pairs of a liked and a disliked answer (the AUC)."""
+
+
+def examine(heads: Heads, examples: Sequence[RewardExample]) -> Report:
+    """Score held-out examples."""
+    if not examples:
+        nan = float("nan")
+        return Report(0, 0, torch.empty(0), nan, nan, nan, nan, {})
+    scores = [heads.scores(example.features_AF) for example in examples]
+    hits, longer, probability, per_judgement = [], [], [], []
+    for example, score_AM in zip(examples, scores, strict=True):
+        pairs = list(_pairs(example.tiers))
+        if not pairs:
+            continue
+        better, worse = map(list, zip(*pairs, strict=True))
+        margin_PM = score_AM[better] - score_AM[worse]
+        length = torch.tensor(example.lengths, dtype=torch.float32)
+        hit_P = _wins(margin_PM.mean(dim=1))
+        hits.append(hit_P)
+        longer.append(_wins(length[better] - length[worse]))
+        probability.append(margin_PM.sigmoid().mean(dim=1))
+        per_judgement.append((hit_P.sum().item(), len(pairs)))
+    return Report(
+        judgements=len(examples),
+        pairs=sum(count for _, count in per_judgement),
+        loss_J=losses(heads, examples),
+        accuracy=_mean(hits),
+        accuracy_error=_ratio_error(per_judgement),
+        longer_wins=_mean(longer),
+        calibration_error=_calibration_error(probability),
+        by_source=_by_source(examples, [score_AM.mean(dim=1) for score_AM in scores]),
+    )
+
+
+def losses(heads: Heads, examples: Sequence[RewardExample]) -> Tensor:
+    """Nats of each judgement under the members' mean score and bias, [J]."""
+    problem = lay_out(examples)
+    mean_N1 = heads.scores(problem.features_NF).mean(dim=1, keepdim=True)
+    bias_R1 = heads.pleased(problem.raters).mean(dim=1, keepdim=True)
+    nll_C = choice_nll(mean_N1, bias_R1, problem).squeeze(1)
+    return torch.zeros(len(examples)).index_add(0, problem.judgement_C, problem.weight_C * nll_C)
+
+
+def _pairs(tiers: tuple[tuple[int, ...], ...]) -> Iterable[tuple[int, int]]:
+    """(better, worse) rows."""
+    for upper, lower in combinations(tiers, 2):
+        yield from ((better, worse) for better in upper for worse in lower)
+
+
+def _wins(margin: Tensor) -> Tensor:
+    return (margin > 0).float() + 0.5 * (margin == 0).float()
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return torch.cat(list(values)).mean().item() if values else float("nan")
+
+
+def _ratio_error(hits_and_pairs: Sequence[tuple[float, int]]) -> float:
+    """Standard error of Σ hits / Σ pairs over clusters (linearised ratio estimator)."""
+    clusters = len(hits_and_pairs)
+    if clusters < 2:
+        return float("nan")
+    hit_J, pair_J = torch.tensor(hits_and_pairs, dtype=torch.float64).T
+    residual_J = hit_J - hit_J.sum() / pair_J.sum() * pair_J
+    return float((residual_J.square().sum() * clusters / (clusters - 1)).sqrt() / pair_J.sum())
+
+
+def _calibration_error(probabilities: Sequence[Tensor]) -> float:
+    """Mean |confidence − accuracy| over bins of confidence in the predicted winner, weighted by pairs."""
+    if not probabilities:
+        return float("nan")
+    better_P = torch.cat(list(probabilities))
+    confidence_P, correct_P = torch.maximum(better_P, 1 - better_P), _wins(better_P - 0.5)
+    bin_P = ((confidence_P - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
+    gap_K = torch.zeros(_BINS).index_add(0, bin_P, confidence_P - correct_P)
+    return float(gap_K.abs().sum() / len(better_P))
+
+
+def _by_source(examples: Sequence[RewardExample], score_A: Sequence[Tensor]) -> dict[str, float]:
+    wins: dict[str, list[Tensor]] = {}
+    rated: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for example, score in zip(examples, score_A, strict=True):
+        source = feedback_pb2.FeedbackSource.DESCRIPTOR.values_by_number[example.source].name
+        name = f"{source.removeprefix('FEEDBACK_SOURCE_').lower()}/{example.kind}"
+        if example.score is None:
+            wins.setdefault(name, []).extend(_wins(score[[b]] - score[[w]]) for b, w in _pairs(example.tiers))
+        elif example.score != 0.5:
+            rated.setdefault(name, ([], []))[example.score > 0.5].append(score.mean())
+    figures = {name: _mean(values) for name, values in wins.items() if values}
+    for name, (disliked, liked) in rated.items():
+        if disliked and liked:
+            margin = torch.stack(liked).unsqueeze(1) - torch.stack(disliked).unsqueeze(0)
+            figures[name] = _wins(margin).mean().item()
+    return figures

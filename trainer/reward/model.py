@@ -1,0 +1,179 @@
+"""The reward model: what raters prefer, learned from what they said so far, and how sure that is."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from settings.reward import RewardSettings
+from trainer.reward.examples import RewardExample
+from trainer.reward.heads import Heads, fit
+from trainer.reward.heldout import Report, examine
+from trainer.reward.replay import Replay, is_heldout
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFigures:
+    """What an update did. Held-out figures are of the heads in use after it, NaN while there is nothing to measure."""
+
+    new_judgements: int
+    judgements: int
+    """Trained on, new and replayed."""
+    replay_share: float
+    """Of those, the share that is replayed."""
+    heldout_judgements: int
+    promoted: bool
+    """Whether the new heads are in use; if not, the ones before were better on held-out judgements."""
+    ready: bool
+    heldout_loss: float
+    """Nats a judgement."""
+    accuracy: float
+    """Pairwise, on held-out judgements."""
+    longer_wins: float
+    """What the longer-answer-wins rule gets on the same pairs."""
+    calibration_error: float
+    accuracy_by_source: dict[str, float]
+    seconds: float
+
+
+class RewardModel:
+    """One scalar a (prompt, response), from features [B, F] of the frozen trunk.
+
+    Learns incrementally: every update fits on the new judgements and on what is replayed, starting from the heads in
+    use, and its heads come into use only when they are not worse on the held-out conversations.
+    """
+
+    def __init__(self, feature_dim: int, settings: RewardSettings, seed: int) -> None:
+        self._feature_dim = feature_dim
+        self._settings = settings
+        self._seed = seed
+        self._updates = 0
+        self._train = Replay(settings.replay_capacity)
+        self._heldout = Replay(settings.heldout_capacity)
+        self._heads: Heads | None = None
+        self._reference_BF = torch.empty(0, feature_dim)
+        self._gain, self._offset = 1.0, 0.0
+        self._ready = False
+
+    @property
+    def ready(self) -> bool:
+        """Learned from enough judgements, and better than chance on held-out ones by a standard error."""
+        return self._ready
+
+    def update(self, examples: Sequence[RewardExample]) -> RewardFigures:
+        """Learn from judgements not seen before.
+
+        Raises:
+            ValueError: features that are not finite or not of this model's dimension.
+        """
+        started = time.monotonic()
+        for example in examples:
+            self._check(example.features_AF)
+        rng = random.Random(f"{self._seed}/{self._updates}")
+        held = [is_heldout(example.conversation, self._settings.heldout_share) for example in examples]
+        new = self._train.add([e for e, out in zip(examples, held, strict=True) if not out], rng)
+        self._heldout.add([e for e, out in zip(examples, held, strict=True) if out], rng)
+        self._updates += 1
+        promoted = bool(len(self._train)) and self._promote(self._fit())
+        report = examine(self._heads, self._heldout.examples) if self._heads else None
+        self._ready = report is not None and self._is_ready(report)
+        return self._figures(report, new=new, promoted=promoted, seconds=time.monotonic() - started)
+
+    def retain(self, feedback_ids: set[str]) -> int:
+        """Forget judgements that no longer count (retracted, erased); the next update learns without them."""
+        return self._train.retain(feedback_ids) + self._heldout.retain(feedback_ids)
+
+    def calibrate(self, features_BF: Tensor) -> None:
+        """Make these samples of the reference policy score 0 ± 1, now and after every later update."""
+        self._check(features_BF)
+        self._reference_BF = features_BF.clone()
+        self._refit_gain()
+
+    def score(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over the members, each [B]; 0 and 1 mean what they mean for the reference."""
+        self._check(features_BF)
+        if self._heads is None:
+            return torch.zeros(len(features_BF)), torch.ones(len(features_BF))
+        scores_BM = self._gain * self._heads.scores(features_BF) + self._offset
+        std_B, mean_B = torch.std_mean(scores_BM, dim=1)
+        return mean_B, std_B
+
+    def reward(self, features_BF: Tensor) -> Tensor:
+        """Conservative reward mean − λ·std, [B]."""
+        mean_B, std_B = self.score(features_BF)
+        return mean_B - self._settings.uncertainty_penalty * std_B
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and JSON values: everything that later updates and scores depend on."""
+        return {
+            "updates": self._updates,
+            "train": [example.state_dict() for example in self._train.examples],
+            "heldout": [example.state_dict() for example in self._heldout.examples],
+            "heads": self._heads.state_dict() if self._heads else None,
+            "reference_BF": self._reference_BF,
+            "gain": self._gain,
+            "offset": self._offset,
+            "ready": self._ready,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._updates = state["updates"]
+        self._train.load([RewardExample(**example) for example in state["train"]])
+        self._heldout.load([RewardExample(**example) for example in state["heldout"]])
+        self._heads = Heads(**state["heads"]) if state["heads"] else None
+        self._reference_BF = state["reference_BF"]
+        self._gain, self._offset = state["gain"], state["offset"]
+        self._ready = state["ready"]
+
+    def _fit(self) -> Heads:
+        return fit(self._train.examples, self._settings, seed=self._seed, start=self._heads)
+
+    def _promote(self, candidate: Heads) -> bool:
+        heldout = self._heldout.examples
+        if self._heads is not None and heldout:
+            worse_J = examine(candidate, heldout).loss_J - examine(self._heads, heldout).loss_J
+            error = worse_J.std().item() / len(worse_J) ** 0.5 if len(worse_J) > 1 else 0.0
+            if worse_J.mean().item() > self._settings.promotion_slack * error:
+                return False
+        self._heads = candidate
+        self._refit_gain()
+        return True
+
+    def _is_ready(self, report: Report) -> bool:
+        enough = len(self._train) >= self._settings.ready_judgements
+        return enough and report.accuracy - report.accuracy_error > 0.5
+
+    def _refit_gain(self) -> None:
+        if self._heads is None or len(self._reference_BF) < 2:
+            return
+        std, mean = torch.std_mean(self._heads.scores(self._reference_BF).mean(dim=1), correction=0)
+        self._gain = 1.0 / max(std.item(), 1e-6)
+        self._offset = -mean.item() * self._gain
+
+    def _check(self, features_BF: Tensor) -> None:
+        if features_BF.ndim != 2 or features_BF.shape[1] != self._feature_dim:
+            raise ValueError(f"features of shape {tuple(features_BF.shape)}; this model takes [B, {self._feature_dim}]")
+        if not features_BF.isfinite().all():
+            raise ValueError("features that are not finite; check the trunk's dtype and its inputs")
+
+    def _figures(self, report: Report | None, *, new: int, promoted: bool, seconds: float) -> RewardFigures:
+        nan = float("nan")
+        judgements = len(self._train)
+        return RewardFigures(
+            new_judgements=new,
+            judgements=judgements,
+            replay_share=1 - new / judgements if judgements else 0.0,
+            heldout_judgements=len(self._heldout),
+            promoted=promoted,
+            ready=self._ready,
+            heldout_loss=report.loss_J.mean().item() if report else nan,
+            accuracy=report.accuracy if report else nan,
+            longer_wins=report.longer_wins if report else nan,
+            calibration_error=report.calibration_error if report else nan,
+            accuracy_by_source=report.by_source if report else {},
+            seconds=seconds,
+        )
