@@ -1,0 +1,115 @@
+"""The foldback.yaml that pods read is one that the settings accept, and the chart's schema knows the settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import settings
+from scripts.generate_values_schema import OWNED_BY_CHART, SCHEMA, refreshed
+from tests.helm.chart import VALUES, Object, container, foldback_yaml, named, pod_templates, render
+
+Load = Callable[[list[Object], str], settings.Settings]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
+    """Loads settings as one container of the release would."""
+
+    def load_as(objects: list[Object], component: str) -> settings.Settings:
+        file = tmp_path / "foldback.yaml"
+        file.write_text(foldback_yaml(objects))
+        for variable in container(objects, component)["env"]:
+            if variable["name"].startswith("FOLDBACK_"):
+                monkeypatch.setenv(variable["name"], variable.get("value", "from-a-secret"))
+        monkeypatch.setenv("FOLDBACK_CONFIG", str(file))
+        return settings.load()
+
+    return load_as
+
+
+@pytest.mark.parametrize("component", ["server", "trainer", "topics"])
+def test_pods_can_read_their_settings(objects: list[Object], load: Load, component: str) -> None:
+    loaded = load(objects, component)
+    paths = {mount["mountPath"] for mount in container(objects, "server")["volumeMounts"]}
+    assert str(loaded.data_dir) in paths
+    assert loaded.registry.url.removeprefix("file://") in paths or loaded.registry.url.startswith("s3://")
+    assert loaded.feedback.bootstrap_servers
+
+
+def test_ports_are_those_of_the_containers(objects: list[Object], load: Load) -> None:
+    loaded = load(objects, "server")
+    assert loaded.server.host == "0.0.0.0"
+    ports = {port["name"]: port["containerPort"] for port in container(objects, "server")["ports"]}
+    assert ports == {
+        "chat": loaded.server.port,
+        "admin": loaded.server.admin_port,
+        "metrics": loaded.server.metrics_port,
+    }
+
+
+def test_the_trainer_finds_the_servers_and_is_found(objects: list[Object], load: Load) -> None:
+    trainer = load(objects, "trainer").trainer
+    admin = named(objects, "Service", "prod-foldback-admin")
+    [port] = admin["spec"]["ports"]
+    assert trainer.server_admin_address == f"{admin['metadata']['name']}.ml.svc:{port['port']}"
+    assert trainer.metrics_host == "0.0.0.0"
+    assert container(objects, "trainer")["ports"] == [{"name": "metrics", "containerPort": trainer.metrics_port}]
+
+
+def test_kafka_over_tls_with_sasl(load: Load) -> None:
+    objects = render(VALUES["kafka-sasl"])
+    feedback = load(objects, "server").feedback
+    assert feedback.security_protocol == "SASL_SSL"
+    assert feedback.sasl_username == feedback.sasl_password.get_secret_value() == "from-a-secret"
+    directory = str(Path(feedback.ssl_cafile).parent)
+    for component in ("server", "trainer", "topics"):
+        mounts = {mount["mountPath"] for mount in container(objects, component)["volumeMounts"]}
+        assert directory in mounts
+
+
+@pytest.mark.parametrize(
+    ("kafka", "protocol"),
+    [
+        ({}, "PLAINTEXT"),
+        ({"tls": True}, "SSL"),
+        ({"credentialsSecret": "kafka"}, "SASL_PLAINTEXT"),
+        ({"tls": True, "credentialsSecret": "kafka"}, "SASL_SSL"),
+    ],
+)
+def test_security_protocol_follows_the_values(kafka: Object, protocol: str, load: Load) -> None:
+    assert load(render({"kafka": kafka}), "server").feedback.security_protocol == protocol
+
+
+def test_numbers_survive_rendering(load: Load) -> None:
+    """Helm holds numbers as floats: large and small ones must not turn into text that settings refuse."""
+    large, small = 10 * 1024**3, 1e-6
+    given = {"feedback": {"spool_max_bytes": large}, "trainer": {"gate": {"min_entropy_nats": small}}}
+    loaded = load(render({"settings": given}), "server")
+    assert loaded.feedback.spool_max_bytes == large
+    assert loaded.trainer.gate.min_entropy_nats == small
+
+
+def test_drain_is_the_server_s_own() -> None:
+    rendered = yaml.safe_load(foldback_yaml(render({"server": {"drainSeconds": 45}})))
+    assert rendered["server"]["drain_timeout_s"] == 45
+
+
+def test_service_links_are_off(objects: list[Object]) -> None:
+    """A Service named foldback would inject FOLDBACK_PORT and the like, which settings.load refuses."""
+    for component, template in pod_templates(objects).items():
+        assert template["spec"]["enableServiceLinks"] is False, component
+
+
+def test_the_schema_leaves_out_exactly_what_the_chart_writes() -> None:
+    rendered = yaml.safe_load(foldback_yaml(render({})))
+    written = {
+        f"{section}.{field}" for section, fields in rendered.items() if isinstance(fields, dict) for field in fields
+    } | {section for section, value in rendered.items() if not isinstance(value, dict)}
+    assert written == OWNED_BY_CHART - {"console"}
+
+
+def test_the_schema_is_fresh() -> None:
+    committed = SCHEMA.read_text()
+    assert refreshed(committed) == committed, "run 'python scripts/generate_values_schema.py' and commit"
