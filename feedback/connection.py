@@ -1,11 +1,36 @@
 """How every Kafka client of ours reaches the brokers."""
 
+import socket
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaConfigurationError
+from kafka.errors import KafkaConfigurationError, KafkaConnectionError
 
 from settings.feedback import FeedbackSettings
+
+
+_PROBE_TIMEOUT_S = 1.0
+
+
+def require_brokers(settings: FeedbackSettings) -> None:
+    """Ask before a client is made: one of kafka-python whose constructor fails leaves a thread behind.
+
+    Raises KafkaConfigurationError when no broker is set, KafkaConnectionError when none accepts connections.
+    """
+    if not settings.bootstrap_servers:
+        raise KafkaConfigurationError("feedback.bootstrap_servers is empty; name a broker, or run 'foldback up'")
+    for server in settings.bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S).close()
+            return
+        except OSError:
+            continue
+        except ValueError:
+            raise KafkaConfigurationError(
+                f"feedback.bootstrap_servers={settings.bootstrap_servers!r}: {server!r} is not host:port"
+            ) from None
+    raise KafkaConnectionError(f"no broker at {settings.bootstrap_servers}")
 
 
 def client_options(settings: FeedbackSettings) -> dict[str, Any]:
@@ -33,7 +58,6 @@ def client_options(settings: FeedbackSettings) -> dict[str, Any]:
 
 
 def admin_client(settings: FeedbackSettings) -> KafkaAdminClient:
-    """Raises a KafkaError when no broker answers, or when no broker is set."""
-    if not settings.bootstrap_servers:
-        raise KafkaConfigurationError("feedback.bootstrap_servers is empty; name a broker, or run 'foldback up'")
+    """Raises a KafkaError when no broker is set or answers."""
+    require_brokers(settings)
     return KafkaAdminClient(**client_options(settings))

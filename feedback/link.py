@@ -98,9 +98,9 @@ class Link:
         return producer
 
     def _disconnect(self, error: BaseException | None) -> None:
+        if error is not None and (self._producer is not None or not self.first_attempt.is_set()):
+            log.warning("brokers at %s: %s; spooling", self._settings.bootstrap_servers, error)
         if self._producer is not None:
-            if error is not None:
-                log.warning("brokers at %s: %s; spooling", self._settings.bootstrap_servers, error)
             self._producer.close()
             self._producer = None
         if self._admin is not None:

@@ -12,6 +12,8 @@ from feedback.event import Event, Position
 from feedback.topics import all_topics
 from settings.feedback import FeedbackSettings
 
+_LINGER_MS = 2
+
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """Errors that another attempt cannot mend."""
 
@@ -22,16 +24,16 @@ class Producer:
     def __init__(self, settings: FeedbackSettings, cluster_id: str) -> None:
         """Raises a KafkaError when the brokers do not answer."""
         self.cluster_id = cluster_id
-        timeout_ms = max(1, int(settings.ack_timeout_s * 1000))
+        timeout_ms = int(settings.ack_timeout_s * 1000)
         self._kafka = KafkaProducer(
             **client_options(settings)
             | {
                 "acks": "all",
                 "enable_idempotence": True,
-                "linger_ms": 2,
+                "linger_ms": _LINGER_MS,
                 "batch_size": 256 * 1024,
                 "request_timeout_ms": timeout_ms,
-                "delivery_timeout_ms": timeout_ms,
+                "delivery_timeout_ms": timeout_ms + _LINGER_MS + 1,
                 "max_block_ms": timeout_ms,
                 "max_request_size": max(2 * settings.max_event_bytes, 1 << 20),
                 "metrics_enabled": False,

@@ -32,7 +32,7 @@ class FeedbackSettings(Section):
     min_insync_replicas: int = Field(default=1, ge=1)
     """Copies that must hold an event before it is acknowledged. In production: 2."""
 
-    ack_timeout_s: float = Field(default=2.0, gt=0)
+    ack_timeout_s: float = Field(default=2.0, ge=0.05)
     """An event the brokers have not acknowledged by then goes to the spool."""
     reconnect_interval_s: float = Field(default=0.5, gt=0)
     """How often unreachable brokers are tried again."""
