@@ -66,7 +66,8 @@ class FeedbackServiceServicer:
     """
 
     def SubmitFeedback(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """SubmitFeedback takes one feedback; a retry with the same `request_id` is the same feedback.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -37,6 +37,7 @@ class FeedbackServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FeedbackServiceAsyncStub: ...
     SubmitFeedback: _grpc.UnaryUnaryMultiCallable[_feedback_pb2.SubmitFeedbackRequest, _feedback_pb2.SubmitFeedbackResponse]
+    """SubmitFeedback takes one feedback; a retry with the same `request_id` is the same feedback."""
     BatchSubmitFeedback: _grpc.UnaryUnaryMultiCallable[_feedback_pb2.BatchSubmitFeedbackRequest, _feedback_pb2.BatchSubmitFeedbackResponse]
     """BatchSubmitFeedback takes at most 100 items and gives each its own status."""
     RetractFeedback: _grpc.UnaryUnaryMultiCallable[_feedback_pb2.RetractFeedbackRequest, _feedback_pb2.RetractFeedbackResponse]
@@ -53,6 +54,7 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitFeedback: _aio.UnaryUnaryMultiCallable[_feedback_pb2.SubmitFeedbackRequest, _feedback_pb2.SubmitFeedbackResponse]  # type: ignore[assignment]
+    """SubmitFeedback takes one feedback; a retry with the same `request_id` is the same feedback."""
     BatchSubmitFeedback: _aio.UnaryUnaryMultiCallable[_feedback_pb2.BatchSubmitFeedbackRequest, _feedback_pb2.BatchSubmitFeedbackResponse]  # type: ignore[assignment]
     """BatchSubmitFeedback takes at most 100 items and gives each its own status."""
     RetractFeedback: _aio.UnaryUnaryMultiCallable[_feedback_pb2.RetractFeedbackRequest, _feedback_pb2.RetractFeedbackResponse]  # type: ignore[assignment]
@@ -71,7 +73,8 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _feedback_pb2.SubmitFeedbackRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_feedback_pb2.SubmitFeedbackResponse, _abc.Awaitable[_feedback_pb2.SubmitFeedbackResponse]]: ...
+    ) -> _typing.Union[_feedback_pb2.SubmitFeedbackResponse, _abc.Awaitable[_feedback_pb2.SubmitFeedbackResponse]]:
+        """SubmitFeedback takes one feedback; a retry with the same `request_id` is the same feedback."""
 
     @_abc_1.abstractmethod
     def BatchSubmitFeedback(

@@ -72,13 +72,15 @@ class PolicyServiceServicer:
     """
 
     def ListPolicies(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ListPolicies shows the versions that the registry knows, and which one this replica serves.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """GetPolicy shows one version.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -105,7 +107,8 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetTrainingState(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """SetTrainingState pauses learning, or lets it go on; serving is not touched.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -34,7 +34,9 @@ class PolicyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyServiceAsyncStub: ...
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_policy_pb2.ListPoliciesRequest, _policy_pb2.ListPoliciesResponse]
+    """ListPolicies shows the versions that the registry knows, and which one this replica serves."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.GetPolicyRequest, _policy_pb2.GetPolicyResponse]
+    """GetPolicy shows one version."""
     WatchPolicies: _grpc.UnaryStreamMultiCallable[_policy_pb2.WatchPoliciesRequest, _policy_pb2.WatchPoliciesResponse]
     """WatchPolicies sends the recorded transitions after `after_sequence`, then each new one as it happens."""
     PromotePolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.PromotePolicyRequest, _policy_pb2.PromotePolicyResponse]
@@ -42,6 +44,7 @@ class PolicyServiceStub:
     RollbackPolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.RollbackPolicyRequest, _policy_pb2.RollbackPolicyResponse]
     """RollbackPolicy makes the parent of the active version (or the named one) active again."""
     SetTrainingState: _grpc.UnaryUnaryMultiCallable[_policy_pb2.SetTrainingStateRequest, _policy_pb2.SetTrainingStateResponse]
+    """SetTrainingState pauses learning, or lets it go on; serving is not touched."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -49,7 +52,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPolicies: _aio.UnaryUnaryMultiCallable[_policy_pb2.ListPoliciesRequest, _policy_pb2.ListPoliciesResponse]  # type: ignore[assignment]
+    """ListPolicies shows the versions that the registry knows, and which one this replica serves."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetPolicyRequest, _policy_pb2.GetPolicyResponse]  # type: ignore[assignment]
+    """GetPolicy shows one version."""
     WatchPolicies: _aio.UnaryStreamMultiCallable[_policy_pb2.WatchPoliciesRequest, _policy_pb2.WatchPoliciesResponse]  # type: ignore[assignment]
     """WatchPolicies sends the recorded transitions after `after_sequence`, then each new one as it happens."""
     PromotePolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.PromotePolicyRequest, _policy_pb2.PromotePolicyResponse]  # type: ignore[assignment]
@@ -57,6 +62,7 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     RollbackPolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.RollbackPolicyRequest, _policy_pb2.RollbackPolicyResponse]  # type: ignore[assignment]
     """RollbackPolicy makes the parent of the active version (or the named one) active again."""
     SetTrainingState: _aio.UnaryUnaryMultiCallable[_policy_pb2.SetTrainingStateRequest, _policy_pb2.SetTrainingStateResponse]  # type: ignore[assignment]
+    """SetTrainingState pauses learning, or lets it go on; serving is not touched."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """PolicyService shows and steers the life cycle of policy versions (admin port)."""
@@ -66,14 +72,16 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _policy_pb2.ListPoliciesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_policy_pb2.ListPoliciesResponse, _abc.Awaitable[_policy_pb2.ListPoliciesResponse]]: ...
+    ) -> _typing.Union[_policy_pb2.ListPoliciesResponse, _abc.Awaitable[_policy_pb2.ListPoliciesResponse]]:
+        """ListPolicies shows the versions that the registry knows, and which one this replica serves."""
 
     @_abc_1.abstractmethod
     def GetPolicy(
         self,
         request: _policy_pb2.GetPolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_policy_pb2.GetPolicyResponse, _abc.Awaitable[_policy_pb2.GetPolicyResponse]]: ...
+    ) -> _typing.Union[_policy_pb2.GetPolicyResponse, _abc.Awaitable[_policy_pb2.GetPolicyResponse]]:
+        """GetPolicy shows one version."""
 
     @_abc_1.abstractmethod
     def WatchPolicies(
@@ -104,6 +112,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _policy_pb2.SetTrainingStateRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_policy_pb2.SetTrainingStateResponse, _abc.Awaitable[_policy_pb2.SetTrainingStateResponse]]: ...
+    ) -> _typing.Union[_policy_pb2.SetTrainingStateResponse, _abc.Awaitable[_policy_pb2.SetTrainingStateResponse]]:
+        """SetTrainingState pauses learning, or lets it go on; serving is not touched."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
