@@ -57,6 +57,8 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class Report:
     checks: tuple[Check, ...]
+    win_rate: float
+    """Share of the prompts that the candidate answers better (ties half)."""
     reward: float
     """Mean conservative reward of the candidate, in deviations of the reference's samples."""
     active_reward: float
@@ -69,13 +71,17 @@ class Report:
     def figures(self) -> dict[str, float]:
         """For the manifest: finite numbers only, as JSON has no others."""
         figures = {f"gate_{check.name}": check.figure for check in self.checks}
-        figures |= {"gate_reward": self.reward, "gate_active_reward": self.active_reward}
+        figures |= {
+            "gate_win_rate": self.win_rate,
+            "gate_reward": self.reward,
+            "gate_active_reward": self.active_reward,
+        }
         return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
 
     def __str__(self) -> str:
-        """The checks that did not pass, or all of them where all did."""
-        shown = [check for check in self.checks if check.verdict is self.verdict]
-        return ", ".join(map(str, shown))
+        """The checks that decide: all where all passed, else those with the worst verdict."""
+        deciding = [str(check) for check in self.checks if check.verdict is self.verdict]
+        return ", ".join([f"win rate {self.win_rate:.2f}", *deciding])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +133,12 @@ def judge(
 ) -> Report:
     """Compare two evaluations of the same prompts, in the same order."""
     rewards_P, active_rewards_P = score(candidate.features_PF), score(active.features_PF)
+    wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
+    win_rate = wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
     checks = (
         Check.within("finite", float(weights_finite and math.isfinite(candidate.kl_nats)), low=1.0),
         Check.within("kl_nats", candidate.kl_nats, high=settings.max_kl_nats),
-        _win_rate(rewards_P, active_rewards_P, settings),
+        _shown_to_win(win_rate, len(wins_P), settings),
         Check.within(
             "length_ratio",
             candidate.mean_length / active.mean_length,
@@ -140,20 +148,19 @@ def judge(
         Check.within("distinct_2", candidate.distinct_2, low=settings.min_distinct_2),
         Check.within("entropy_nats", candidate.entropy_nats, low=settings.min_entropy_nats),
     )
-    return Report(checks, rewards_P.mean().item(), active_rewards_P.mean().item())
+    return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item())
 
 
-def _win_rate(rewards_P: Tensor, active_rewards_P: Tensor, settings: GateSettings) -> Check:
-    """Share of prompts that the candidate answers better (ties half), bounded from below at the confidence asked for."""
-    wins = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
-    rate, count = wins.mean().item(), len(wins)
-    low, high = wilson_bounds(rate, count, settings.confidence)
+def _shown_to_win(win_rate: float, count: int, settings: GateSettings) -> Check:
+    """The lower confidence bound of the win rate against the least that is asked."""
+    low, high = wilson_bounds(win_rate, count, settings.confidence)
     if low >= settings.min_win_rate:
         verdict = Verdict.PASSED
-    else:
-        # Not `high < min`: a rate that is not a number must fail.
-        verdict = Verdict.UNDECIDED if high >= settings.min_win_rate else Verdict.FAILED
-    return Check("win_rate", low, settings.min_win_rate, math.inf, verdict)
+    elif high >= settings.min_win_rate:
+        verdict = Verdict.UNDECIDED
+    else:  # a rate that is not a number ends here
+        verdict = Verdict.FAILED
+    return Check("win_rate_bound", low, settings.min_win_rate, math.inf, verdict)
 
 
 def wilson_bounds(rate: float, count: int, confidence: float) -> tuple[float, float]:

@@ -1,0 +1,91 @@
+"""All that is trained, and how it is put on disk and taken back."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from settings.trainer import TrainerSettings
+from trainer.backbone import Backbone
+from trainer.ppo.update import Ppo
+from trainer.reward.examples import Featuriser
+from trainer.reward.features import feature_dim, pool
+from trainer.reward.model import RewardModel
+from trainer.statefile import load_state, save_state
+from trainer.tokens import Sample
+from trainer.value import ValueHead
+
+_POLICY, _VALUE, _PPO, _REWARD = "policy", "value", "ppo", "reward"
+
+
+@dataclass(slots=True)
+class Learner:
+    backbone: Backbone
+    value: ValueHead
+    ppo: Ppo
+    reward: RewardModel
+    featuriser: Featuriser
+    _untrained: dict[str, Any]
+    """PPO's state before the first update."""
+
+    @classmethod
+    def create(cls, model_path: str | Path, settings: TrainerSettings) -> Self:
+        """The base policy, and heads that know nothing yet."""
+        torch.manual_seed(settings.seed)
+        backbone = Backbone(
+            model_path,
+            settings.lora,
+            dtype=getattr(torch, settings.dtype),
+            seed=settings.seed,
+            token_budget=settings.ppo.token_budget,
+        )
+        value = ValueHead(backbone.hidden_size, settings.ppo.value_hidden)
+        ppo = Ppo(backbone, value, settings.ppo)
+
+        def featurise(samples: list[Sample]) -> Tensor:
+            passes = backbone.frozen(samples, temperature=settings.temperature, pool=pool)
+            return torch.stack([passed.features_F for passed in passes if passed.features_F is not None])
+
+        featuriser = Featuriser(
+            featurise,
+            backbone.tokenizer,
+            cache_size=settings.reward.feature_cache,
+            prompt_tokens=settings.max_prompt_tokens,
+            response_tokens=settings.max_prompt_tokens,
+        )
+        reward = RewardModel(feature_dim(backbone.hidden_size), settings.reward, settings.seed)
+        return cls(backbone, value, ppo, reward, featuriser, copy.deepcopy(ppo.state_dict()))
+
+    def save(self, directory: Path) -> None:
+        self.backbone.save_adapter(directory / _POLICY)
+        save_state(self.value.state_dict(), directory, _VALUE)
+        save_state(self.ppo.state_dict(), directory, _PPO)
+        save_state(self.reward.state_dict(), directory, _REWARD)
+
+    def load(self, directory: Path) -> None:
+        """Everything as it was at `save`, bit for bit."""
+        self.load_policy(directory)
+        self.reward.load_state_dict(load_state(directory, _REWARD))
+
+    def load_policy(self, directory: Path) -> None:
+        """Policy, value and optimisers as they were at `save`; what was learned of rewards stays."""
+        self.backbone.load_adapter(directory / _POLICY)
+        self.value.load_state_dict(load_state(directory, _VALUE))
+        self.ppo.load_state_dict(load_state(directory, _PPO))
+
+    def continue_from(self, adapter: Path) -> None:
+        """Take another policy's adapter. The optimisers' moments belong to the old one: they start afresh."""
+        self.backbone.load_adapter(adapter)
+        self.ppo.load_state_dict(copy.deepcopy(self._untrained))
+
+    @property
+    def finite(self) -> bool:
+        return all(bool(parameter.isfinite().all()) for parameter in self.backbone.parameters())
+
+
+def adapter_in(checkpoint: Path) -> Path:
+    """The PEFT adapter of a directory that `Learner.save` filled."""
+    return checkpoint / _POLICY

@@ -1,0 +1,65 @@
+"""The trainer's Prometheus metrics: base units, bounded labels."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_STEP_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+
+step_duration = Histogram(
+    "foldback_train_step_duration_seconds",
+    "Time of one pass of a phase of learning.",
+    ["phase"],
+    buckets=_STEP_BUCKETS_S,
+)
+
+ppo_kl = Gauge("foldback_ppo_kl_nats", "Mean KL of the policy to the reference, a response.")
+ppo_clip_ratio = Gauge("foldback_ppo_clip_ratio", "Share of tokens whose probability ratio was clipped.")
+ppo_entropy = Gauge("foldback_ppo_entropy_nats", "Mean entropy of the policy, a token.")
+ppo_iterations = Counter("foldback_ppo_iterations_total", "PPO iterations of this process.")
+ppo_budget = Gauge("foldback_ppo_budget_iterations", "PPO iterations that the judgements so far still allow.")
+value_explained_variance = Gauge(
+    "foldback_value_explained_variance_ratio", "Share of the returns' variance that the value head explains."
+)
+sample_staleness = Histogram(
+    "foldback_sample_staleness_versions",
+    "Versions between a rollout's policy and the one that the trainer continues from.",
+    buckets=(0, 1, 2, 3, 5, 8),
+)
+
+reward_accuracy = Gauge(
+    "foldback_reward_model_accuracy_ratio", "Share of pairs that the reward model orders as the rater did.", ["split"]
+)
+reward_calibration_error = Gauge(
+    "foldback_reward_model_calibration_error_ratio",
+    "Mean gap between the reward model's confidence and its accuracy.",
+    ["split"],
+)
+reward_mean = Gauge(
+    "foldback_reward_mean",
+    "Mean conservative reward on the gate's prompts, in deviations of the reference's samples.",
+    ["slot"],
+)
+
+gates = Counter("foldback_gate_decisions_total", "Candidates by what the gate said.", ["verdict"])
+versions_published = Counter("foldback_policy_versions_published_total", "Versions that the trainer made active.")
+checkpoint_timestamp = Gauge("foldback_checkpoint_timestamp_seconds", "Unix time of the newest checkpoint.")
+training_paused = Gauge("foldback_training_paused", "1 while an operator has paused training.")
+
+feedback_funnel = Gauge("foldback_feedback_funnel", "Events of the preference store by stage.", ["stage"])
+
+
+@contextmanager
+def timed(phase: str) -> Iterator[None]:
+    """Observe how long a phase took, if it ended well."""
+    start = time.monotonic()
+    yield
+    step_duration.labels(phase).observe(time.monotonic() - start)
+
+
+def show_funnel(counts: Mapping[str, int]) -> None:
+    """The preference store's counts, as they are at this moment."""
+    for stage, count in counts.items():
+        feedback_funnel.labels(stage).set(count)
