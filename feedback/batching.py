@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,10 +20,15 @@ class Ticket(Generic[Result]):
         self._future = future
 
     def resolve(self, result: Result) -> None:
-        self._bridge.settle(lambda: self._future.done() or self._future.set_result(result))
+        self._bridge.settle(partial(_settle, self._future, self._future.set_result, result))
 
     def fail(self, error: BaseException) -> None:
-        self._bridge.settle(lambda: self._future.done() or self._future.set_exception(error))
+        self._bridge.settle(partial(_settle, self._future, self._future.set_exception, error))
+
+
+def _settle(future: "asyncio.Future[Any]", settle: Callable[[Any], None], outcome: object) -> None:
+    if not future.done():  # whoever waited may have given up
+        settle(outcome)
 
 
 class BatchWorker(Generic[Item, Result]):

@@ -1,5 +1,6 @@
 """How every Kafka client of ours reaches the brokers."""
 
+import logging
 import socket
 from typing import Any
 
@@ -8,8 +9,10 @@ from kafka.errors import KafkaConfigurationError, KafkaConnectionError
 
 from settings.feedback import FeedbackSettings
 
-
 _PROBE_TIMEOUT_S = 1.0
+
+# kafka-python reports every attempt of every reconnection as an error; ours say once what matters.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
 def require_brokers(settings: FeedbackSettings) -> None:

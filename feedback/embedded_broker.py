@@ -38,7 +38,7 @@ class EmbeddedBroker:
     def start(self) -> str:
         """Returns the bootstrap address once it accepts connections. Raises BrokerFailed."""
         self._port = self._port or _free_port()
-        address = f"127.0.0.1:{self._port}"
+        address = self.bootstrap_servers
         if _accepts(self._port):
             raise BrokerFailed(f"port {self._port} is in use; stop what holds it or choose another port")
         self._process = subprocess.Popen(
@@ -58,7 +58,9 @@ class EmbeddedBroker:
         while not _accepts(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise BrokerFailed(f"the embedded broker did not come up on {address}; see {self._log_path or 'its log'}")
+                raise BrokerFailed(
+                    f"the embedded broker did not come up on {address}; see {self._log_path or 'its log'}"
+                )
             time.sleep(0.02)
         return address
 
@@ -79,8 +81,14 @@ class EmbeddedBroker:
             raise RuntimeError("the broker is not running; call start() first")
         return self._process.wait()
 
-    def __enter__(self) -> str:
-        return self.start()
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients find it, once it has started."""
+        return f"127.0.0.1:{self._port}"
+
+    def __enter__(self) -> "EmbeddedBroker":
+        self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

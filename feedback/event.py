@@ -50,10 +50,21 @@ def build_event(
     value: Message,
     *,
     event_id: str,
-    type: str,  # noqa: A002
+    type: str,
     tenant: str,
     extra_headers: Mapping[str, str] | None = None,
 ) -> Event:
+    headers = envelope(event_id=event_id, type=type, tenant=tenant, extra=extra_headers)
+    return Event(topic, key.encode(), value.SerializeToString(), headers)
+
+
+def envelope(
+    *,
+    event_id: str,
+    type: str,
+    tenant: str,
+    extra: Mapping[str, str] | None = None,
+) -> Headers:
     """`event_id` names the fact, not the attempt: sent twice, it is the same event."""
     headers = {
         "ce_specversion": "1.0",
@@ -63,8 +74,6 @@ def build_event(
         "ce_time": datetime.now(UTC).isoformat(),
         "ce_tenant": tenant,
         "content-type": CONTENT_TYPE,
-        **(extra_headers or {}),
+        **(extra or {}),
     }
-    return Event(
-        topic, key.encode(), value.SerializeToString(), tuple((name, text.encode()) for name, text in headers.items())
-    )
+    return tuple((name, text.encode()) for name, text in headers.items())

@@ -88,7 +88,7 @@ class EventLog:
         value: Message,
         *,
         event_id: str,
-        type: str,  # noqa: A002
+        type: str,
         tenant: str,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Durability:
@@ -96,9 +96,7 @@ class EventLog:
 
         Raises SpoolFull, LogUnavailable (there is no spool), EventTooLarge; in each case nothing was accepted.
         """
-        event = build_event(
-            topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers
-        )
+        event = build_event(topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers)
         if event.size > self._settings.max_event_bytes:
             raise EventTooLarge(f"{event.size} bytes; feedback.max_event_bytes is {self._settings.max_event_bytes}")
         durability = await self._make_durable(event)
@@ -112,7 +110,7 @@ class EventLog:
         value: Message,
         *,
         event_id: str,
-        type: str,  # noqa: A002
+        type: str,
         tenant: str,
         extra_headers: Mapping[str, str] | None = None,
     ) -> None:

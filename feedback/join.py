@@ -14,14 +14,17 @@ import json
 import sqlite3
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 
-from foldback.v1 import events_pb2, feedback_pb2
 from google.protobuf.message import DecodeError
 
 from feedback.deadletters import Record, Unusable, dead_letter, outcome
 from feedback.submission import FEEDBACK_TYPE, check_content
+from foldback.v1 import events_pb2, feedback_pb2
 
 RESPONSE_TYPE = "foldback.v1.ResponseRecorded"
+Decoded = TypeVar("Decoded", events_pb2.ResponseRecorded, events_pb2.FeedbackRecorded, events_pb2.ErasureRequested)
+
 ERASURE_TYPE = "foldback.v1.ErasureRequested"
 
 
@@ -58,7 +61,7 @@ def apply_response(db: sqlite3.Connection, record: Record) -> None:
             _join_stored(db, row_id)
 
 
-def apply_feedback(db: sqlite3.Connection, record: Record, now: float, max_text_chars: int = sys.maxsize) -> None:
+def apply_feedback(db: sqlite3.Connection, record: Record, now: float) -> None:
     """Store a feedback or retraction once and join it if it can be. Raises Unusable."""
     event = _decode(record, events_pb2.FeedbackRecorded, FEEDBACK_TYPE)
     if not (event.feedback_id and event.claims and event.feedback.rater_id):
@@ -71,14 +74,14 @@ def apply_feedback(db: sqlite3.Connection, record: Record, now: float, max_text_
         _add_retraction(db, event, record, now)
         return
     row_id = _insert_feedback(db, event, record, now)
-    violations = check_content(event.feedback, event.claims, max_text_chars)
-    if violations:
-        detail = "; ".join(f"{field}: {why}" for field, why in violations)
-        _kill(db, row_id, Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, detail), event, record)
-        return
     _apply_early_retractions(db, event)
     if _is_erased(db, event.tenant, event.feedback.rater_id, event.receive_time.ToNanoseconds() / 1e9):
         _erase_feedback(db, [row_id])
+        return
+    violations = check_content(event.feedback, event.claims, sys.maxsize)  # the server bounds the text
+    if violations:
+        detail = "; ".join(f"{field}: {why}" for field, why in violations)
+        _kill(db, row_id, Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, detail), event, record)
         return
     _join(db, row_id, event, record)
 
@@ -143,7 +146,7 @@ def prompt_sha256(response: events_pb2.ResponseRecorded) -> bytes:
     return hashlib.sha256(json.dumps(turns).encode()).digest()
 
 
-def _decode(record: Record, kind: type, expected_type: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _decode(record: Record, kind: type[Decoded], expected_type: str) -> Decoded:
     if record.type and record.type != expected_type:
         raise Unusable(
             events_pb2.DEAD_LETTER_REASON_UNKNOWN_SCHEMA, f"type {record.type!r}; this release reads {expected_type!r}"
@@ -226,10 +229,10 @@ def _join(db: sqlite3.Connection, row_id: int, event: events_pb2.FeedbackRecorde
         ).fetchone()
         for claim in event.claims
     ]
-    if None in responses:
-        return
-    if any(erased for *_, erased in responses):
+    if any(response is not None and response[-1] for response in responses):
         _erase_feedback(db, [row_id])
+        return
+    if None in responses:
         return
     try:
         _check_claims(event.claims, responses)
@@ -250,9 +253,7 @@ def _check_claims(claims: Sequence[events_pb2.TokenClaims], responses: Sequence[
                 f"the token's claims differ from response {claim.response_id} as it was recorded",
             )
     if len({prompt for _, _, _, prompt, _, _ in responses}) > 1:
-        raise Unusable(
-            events_pb2.DEAD_LETTER_REASON_INVALID, "the compared responses answer different prompts"
-        )
+        raise Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, "the compared responses answer different prompts")
 
 
 def _settle(db: sqlite3.Connection, row_id: int, event: events_pb2.FeedbackRecorded) -> None:
@@ -270,9 +271,7 @@ def _settle(db: sqlite3.Connection, row_id: int, event: events_pb2.FeedbackRecor
         rival_row, rival_id, tenant, _, rival_retracted, learned_version = rival
         db.execute("UPDATE feedback SET state = 'superseded' WHERE id = ?", (rival_row,))
         if not rival_retracted:
-            outcome(
-                db, rival_id, tenant, feedback_pb2.FEEDBACK_STATE_SUPERSEDED, policy_version=learned_version
-            )
+            outcome(db, rival_id, tenant, feedback_pb2.FEEDBACK_STATE_SUPERSEDED, policy_version=learned_version)
     if wins:
         db.execute(
             "UPDATE feedback SET state = 'current',"

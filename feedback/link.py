@@ -6,8 +6,6 @@ the answers. A batch that fails is sent again as a whole, so a record can arrive
 
 import logging
 import threading
-import time
-from collections.abc import Sequence
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -15,8 +13,8 @@ from kafka.errors import KafkaError
 from feedback.connection import admin_client
 from feedback.embedded_broker import is_volatile
 from feedback.event import Position
-from feedback.producer import TOO_LARGE, Producer
-from feedback.spool import Spool, SpooledEvent
+from feedback.producer import Producer
+from feedback.spool import Spool
 from feedback.topics import create_missing, joiner_group
 from settings.feedback import FeedbackSettings
 
@@ -108,31 +106,18 @@ class Link:
             self._admin = None
 
     def _drain(self, producer: Producer) -> None:
-        while self._spool is not None and not self._stopping and (batch := self._spool.next_unsent(_DRAIN_BATCH)):
-            positions = self._send_all(producer, batch)
-            self._spool.mark_sent(producer.cluster_id, positions, keep=self.keeps(producer))
-
-    def _send_all(self, producer: Producer, batch: Sequence[SpooledEvent]) -> list[tuple[int, Position]]:
-        """Raises KafkaError when one was not acknowledged in time; none of the batch is then taken as sent."""
-        acknowledged: dict[int, Position] = {}
-        failed: dict[int, BaseException] = {}
-        for spooled in batch:
-            producer.send(
-                spooled.event,
-                lambda position, sequence=spooled.sequence: acknowledged.__setitem__(sequence, position),
-                lambda error, sequence=spooled.sequence: failed.__setitem__(sequence, error),
-            )
-        deadline = time.monotonic() + self._settings.ack_timeout_s + 1.0
-        while len(acknowledged) + len(failed) < len(batch) and time.monotonic() < deadline:
-            time.sleep(0.002)
-        for sequence, error in failed.items():
-            if not isinstance(error, TOO_LARGE):
-                raise error
-            log.error("event %d of the spool is refused by the brokers for good: %s", sequence, error)
-            self._spool_or_fail().mark_refused(sequence, str(error))
-        if len(acknowledged) + len(failed) < len(batch):
-            raise KafkaError(f"no acknowledgement of {len(batch) - len(acknowledged)} events within the time allowed")
-        return list(acknowledged.items())
+        """Send what waits, oldest first. Raises KafkaError; a batch that raised is sent again as a whole."""
+        spool = self._spool
+        while spool is not None and not self._stopping and (batch := spool.next_unsent(_DRAIN_BATCH)):
+            outcomes = producer.send_all([spooled.event for spooled in batch], self._settings.ack_timeout_s + 1.0)
+            sent: list[tuple[int, Position]] = []
+            for spooled, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Position):
+                    sent.append((spooled.sequence, outcome))
+                else:
+                    log.error("spooled event %d is refused by the brokers for good: %s", spooled.sequence, outcome)
+                    spool.mark_refused(spooled.sequence, str(outcome))
+            spool.mark_sent(producer.cluster_id, sent, keep=self.keeps(producer))
 
     def _check(self, producer: Producer) -> None:
         """Are these still the same brokers, and what has the trainer read? Raises KafkaError."""
@@ -140,13 +125,9 @@ class Link:
         cluster_id = self._admin.describe_cluster()["cluster_id"]
         if cluster_id != producer.cluster_id:
             raise KafkaError(f"cluster {producer.cluster_id} was replaced by {cluster_id}")
-        if self.keeps(producer) and self._spool_or_fail().kept_topics(cluster_id):
+        if self._spool is not None and self.keeps(producer):
             group = joiner_group(cluster_id)
-            read = self._admin.list_group_offsets({group: None})[group]
-            self._spool_or_fail().forget_read(
+            read = self._admin.list_group_offsets({group: None}).get(group, {})
+            self._spool.forget_read(
                 cluster_id, {(part.topic, part.partition): place.offset for part, place in read.items()}
             )
-
-    def _spool_or_fail(self) -> Spool:
-        assert self._spool is not None
-        return self._spool

@@ -2,10 +2,16 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
 from feedback.connection import client_options
 from feedback.event import Event, Position
@@ -57,6 +63,35 @@ class Producer:
             return
         future.add_callback(lambda metadata: acknowledged(Position(metadata.partition, metadata.offset)))
         future.add_errback(failed)
+
+    def send_all(self, events: Sequence[Event], timeout_s: float) -> list[Position | KafkaError]:
+        """Wait for all of them; an error in the place of each that the brokers will never take (TOO_LARGE).
+
+        Raises KafkaError when one was not acknowledged in time: then any of them may have arrived.
+        """
+        outcomes: list[Position | BaseException | None] = [None] * len(events)
+        left = len(events)
+        done = threading.Event()
+        lock = threading.Lock()
+
+        def settle(place: int, outcome: Position | BaseException) -> None:
+            nonlocal left
+            with lock:
+                outcomes[place] = outcome
+                left -= 1
+                if not left:
+                    done.set()
+
+        for place, event in enumerate(events):
+            self.send(event, partial(settle, place), partial(settle, place))
+        if events and not done.wait(timeout_s):
+            raise KafkaTimeoutError(f"{left} of {len(events)} events not acknowledged within {timeout_s:g} s")
+        settled: list[Position | KafkaError] = []
+        for outcome in outcomes:
+            if not isinstance(outcome, (Position, *TOO_LARGE)):
+                raise KafkaError(f"not acknowledged: {outcome}")
+            settled.append(outcome)
+        return settled
 
     def close(self) -> None:
         """In a thread of its own: it waits for what is in flight to be acknowledged or to expire."""

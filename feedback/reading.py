@@ -3,9 +3,8 @@
 import sqlite3
 from typing import cast
 
-from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
-
 from feedback.judgement import Answer, Judgement, Kind, Prompt
+from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 
 _ROLES = {chat_pb2.ROLE_SYSTEM: "system", chat_pb2.ROLE_USER: "user", chat_pb2.ROLE_ASSISTANT: "assistant"}
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from feedback.event import Event, Position
 
@@ -72,9 +73,7 @@ class Spool:
     def has_room(self, event: Event) -> bool:
         return self._bytes + event.size <= self._max_bytes
 
-    def append(
-        self, events: Sequence[tuple[Event, tuple[str, Position] | None]]
-    ) -> list[SpoolFull | None]:
+    def append(self, events: Sequence[tuple[Event, tuple[str, Position] | None]]) -> list[SpoolFull | None]:
         """Fsync `events`, each with (cluster, position) if already sent; a SpoolFull for each that found no room."""
         outcomes: list[SpoolFull | None] = []
         with self._lock:
@@ -152,12 +151,6 @@ class Spool:
             self._recount()
         return changed
 
-    def kept_topics(self, cluster: str) -> set[str]:
-        """Topics of which rows are kept for `cluster`."""
-        with self._lock:
-            rows = self._db.execute("SELECT DISTINCT topic FROM events WHERE cluster = ?", (cluster,))
-            return {topic for (topic,) in rows}
-
     def state(self) -> SpoolState:
         with self._lock:
             kept = self._one("SELECT count(*) FROM events WHERE cluster IS NOT NULL")
@@ -186,5 +179,5 @@ class Spool:
         self._bytes = self._one("SELECT coalesce(sum(bytes), 0) FROM events")
         self._unsent = self._one(f"SELECT count(*) FROM events WHERE {_UNSENT}")
 
-    def _one(self, query: str) -> "int | float | None":  # type: ignore[name-defined]
+    def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldback.v1 import feedback_pb2
+from google.protobuf.message import DecodeError
 
 from feedback import join, reading
 from feedback.database import open_reader, open_writer
 from feedback.deadletters import Record, Unusable, dead_letter, outcome
 from feedback.judgement import Judgement, Prompt
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
+from foldback.v1 import events_pb2, feedback_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,12 @@ class PreferenceStore:
     # --- what the joiner writes
 
     def ingest(
-        self, records: Sequence[Record], cluster_id: str, offsets: Mapping[tuple[str, int], int], *, now: float | None = None
+        self,
+        records: Sequence[Record],
+        cluster_id: str,
+        offsets: Mapping[tuple[str, int], int],
+        *,
+        now: float | None = None,
     ) -> None:
         """Apply `records` and move the offsets to `offsets[topic, partition]`, all or nothing."""
         now = time.time() if now is None else now
@@ -144,13 +150,14 @@ class PreferenceStore:
 
     def _apply(self, db: sqlite3.Connection, record: Record, now: float) -> None:
         try:
-            match record.topic:
-                case _ if record.topic == RESPONSES:
-                    join.apply_response(db, record)
-                case _ if record.topic == FEEDBACK:
-                    join.apply_feedback(db, record, now)
-                case _ if record.topic == ERASURES:
-                    join.apply_erasure(db, record)
+            if record.topic == RESPONSES:
+                join.apply_response(db, record)
+            elif record.topic == FEEDBACK:
+                join.apply_feedback(db, record, now)
+            elif record.topic == ERASURES:
+                join.apply_erasure(db, record)
+            else:
+                raise ValueError(f"the preference store reads no topic {record.topic!r}")
         except Unusable as unusable:
             _bury(db, record, unusable)
 
@@ -183,7 +190,7 @@ class PreferenceStore:
         return connection
 
 
-def _outcome_state(state: str, retracted: bool) -> "feedback_pb2.FeedbackState":
+def _outcome_state(state: str, retracted: bool) -> "feedback_pb2.FeedbackState.ValueType":
     if retracted:
         return feedback_pb2.FEEDBACK_STATE_RETRACTED
     if state == "superseded":
@@ -193,11 +200,9 @@ def _outcome_state(state: str, retracted: bool) -> "feedback_pb2.FeedbackState":
 
 def _bury(db: sqlite3.Connection, record: Record, unusable: Unusable) -> None:
     """Dead-letter a record that never became a row (or, on an id conflict, must not touch the row there is)."""
-    from foldback.v1 import events_pb2
-
     feedback_id = tenant = ""
-    with contextlib.suppress(Exception):
-        if record.topic == FEEDBACK:
+    if record.topic == FEEDBACK:
+        with contextlib.suppress(DecodeError):
             event = events_pb2.FeedbackRecorded.FromString(record.value)
             feedback_id, tenant = event.feedback_id, event.tenant
     dead_letter(

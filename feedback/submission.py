@@ -7,10 +7,9 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from foldback.v1 import events_pb2, feedback_pb2
-
 from feedback.event import Durability
 from feedback.tokens import TokenSigner
+from foldback.v1 import events_pb2, feedback_pb2
 
 FEEDBACK_TYPE = "foldback.v1.FeedbackRecorded"
 MAX_ID_CHARS = 256
@@ -52,7 +51,9 @@ def record_feedback(
     violations = [*_check_id("request_id", request.request_id), *_check_common(feedback)]
     tokens = list(feedback.feedback_tokens)
     if not 1 <= len(tokens) <= 2:
-        violations.append(("feedback.feedback_tokens", f"{len(tokens)} given; give one, or two to compare two responses"))
+        violations.append(
+            ("feedback.feedback_tokens", f"{len(tokens)} given; give one, or two to compare two responses")
+        )
     if violations:
         raise InvalidFeedback(violations)
     claims = [signer.verify(token, tenant, now) for token in tokens]
@@ -84,7 +85,7 @@ def record_retraction(
 
 
 def build_record(
-    id: str,  # noqa: A002
+    id: str,
     tenant: str,
     feedback: feedback_pb2.Feedback,
     claims: Sequence[events_pb2.TokenClaims],
@@ -97,7 +98,7 @@ def build_record(
         feedback_id=id, tenant=tenant, feedback=feedback, claims=claims, retracts=retracts
     )
     record.feedback.ClearField("feedback_tokens")
-    record.feedback.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    record.feedback.DiscardUnknownFields()
     record.receive_time.FromNanoseconds(int((time.time() if now is None else now) * 1e9))
     record.content_sha256 = content_sha256(record)
     return record
@@ -161,9 +162,7 @@ def _check_common(feedback: feedback_pb2.Feedback) -> list[Violation]:
     return violations
 
 
-def _check_comparison(
-    feedback: feedback_pb2.Feedback, claims: Sequence[events_pb2.TokenClaims]
-) -> list[Violation]:
+def _check_comparison(feedback: feedback_pb2.Feedback, claims: Sequence[events_pb2.TokenClaims]) -> list[Violation]:
     if claims[0].response_id == claims[1].response_id:
         return [("feedback_tokens", "both of the same response; one is enough")]
     if claims[0].conversation_id != claims[1].conversation_id:
@@ -227,6 +226,10 @@ class RecentSubmissions:
         if content != record.content_sha256:
             raise IdConflict("request_id: used before with different content; use a new one for a new feedback")
         return durability
+
+    def accepted(self, feedback_id: str) -> bool:
+        """Whether this replica took that feedback."""
+        return feedback_id in self._hashes
 
     def add(self, record: events_pb2.FeedbackRecorded, durability: Durability) -> None:
         self._hashes[record.feedback_id] = (record.content_sha256, durability)

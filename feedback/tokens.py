@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from foldback.v1 import events_pb2
 from google.protobuf.message import DecodeError
+
+from foldback.v1 import events_pb2
 
 MAX_TOKEN_CHARS = 4096
 
@@ -58,9 +59,7 @@ class SigningKeys(NamedTuple):
 class TokenSigner:
     """Signs with the current key, verifies with any of `keys`."""
 
-    def __init__(
-        self, keys: Mapping[str, bytes], current: str, lifetime_s: float, tolerance_s: float = 60.0
-    ) -> None:
+    def __init__(self, keys: Mapping[str, bytes], current: str, lifetime_s: float, tolerance_s: float = 60.0) -> None:
         if current not in keys:
             raise ValueError(f"current={current!r}: not among the keys {sorted(keys)}; add it or name another")
         self._keys = dict(keys)

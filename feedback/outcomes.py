@@ -1,0 +1,78 @@
+"""The server's side of what became of a feedback: an index over the outcomes topic, bounded in size."""
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+
+from google.protobuf.message import DecodeError
+from kafka.errors import KafkaError
+
+from feedback.consumer import open_consumer
+from feedback.topics import OUTCOMES, ensure_topics
+from foldback.v1 import events_pb2
+from settings.feedback import FeedbackSettings
+
+log = logging.getLogger(__name__)
+
+
+class Outcomes:
+    """The latest outcome of each recent feedback. `start` returns at once; brokers may be away."""
+
+    def __init__(self, settings: FeedbackSettings) -> None:
+        self._settings = settings
+        self._outcomes: OrderedDict[str, events_pb2.FeedbackOutcome] = OrderedDict()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="feedback-outcomes", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def lookup(self, feedback_id: str) -> events_pb2.FeedbackOutcome | None:
+        """None: nothing is known yet, or no longer (older than `outcomes_capacity` others)."""
+        with self._lock:
+            return self._outcomes.get(feedback_id)
+
+    def add(self, outcome: events_pb2.FeedbackOutcome) -> None:
+        """The later outcome counts; the first version that learned stays on record."""
+        with self._lock:
+            known = self._outcomes.pop(outcome.feedback_id, None)
+            if known is not None and known.policy_version:
+                outcome.policy_version = known.policy_version
+            self._outcomes[outcome.feedback_id] = outcome
+            while len(self._outcomes) > self._settings.outcomes_capacity:
+                self._outcomes.popitem(last=False)
+
+    def _run(self) -> None:
+        positions: dict[tuple[str, int], int] = {}
+        while not self._stop.is_set():
+            try:
+                self._follow(positions)
+            except (KafkaError, OSError) as error:
+                log.debug("outcomes: %s; trying again", error)
+                self._stop.wait(self._settings.reconnect_interval_s)
+
+    def _follow(self, positions: dict[tuple[str, int], int]) -> None:
+        ensure_topics(self._settings)
+        consumer = open_consumer(self._settings, [OUTCOMES], positions)
+        try:
+            while not self._stop.is_set():
+                for part, batch in consumer.poll(timeout_ms=self._settings.poll_interval_ms).items():
+                    for record in batch:
+                        self._add_record(record.value or b"")
+                    positions[part.topic, part.partition] = batch[-1].offset + 1
+        finally:
+            consumer.close()
+
+    def _add_record(self, value: bytes) -> None:
+        try:
+            self.add(events_pb2.FeedbackOutcome.FromString(value))
+        except DecodeError as error:
+            log.warning("an outcome cannot be read and is passed over: %s", error)
