@@ -1,0 +1,41 @@
+"""`foldback demo`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.personas import PERSONAS
+
+
+def demo(
+    persona: Annotated[str, typer.Option(help=f"Whose taste: {', '.join(PERSONAS)}.")] = "second_person",
+    minutes: Annotated[float, typer.Option(min=0.1, help="The longest it may learn.")] = 15.0,
+    full: Annotated[bool, typer.Option("--full", help="Learn to the end even when the targets are met.")] = False,
+    rate: Annotated[float, typer.Option(min=0.001, help="Conversations per second of the simulated users.")] = 0.5,
+    users: Annotated[int, typer.Option(min=1, help="Concurrent simulated users.")] = 4,
+    candidates: Annotated[int, typer.Option(min=2, max=8, help="Answers to each question.")] = 4,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer.")] = 40,
+    out: Annotated[Path, typer.Option(help="Where demo.png and demo.json go.")] = Path("."),
+    scratch: Annotated[
+        Path | None, typer.Option(help="Data folder to use and keep; a temporary one, removed at the end, if left out.")
+    ] = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="Use the Foldback that console.address names instead of starting one.")
+    ] = False,
+) -> None:
+    """Watch the policy learn: simulated users with a taste that it does not know teach it while it serves them.
+
+    Starts everything on a scratch folder and free ports, measures how much the base policy's answers to held-out
+    questions please the persona, lets the users rate, and measures again after every swap. Prints the curve and a
+    verdict for each target, and writes demo.png and demo.json. The exit code is 0 only if all targets hold.
+    """
+    from console.demo import Plan, run_demo
+    from console.errors import CommandError
+    from console.simulate import Crowd
+
+    if persona not in PERSONAS:
+        raise CommandError(f"no persona {persona!r}; there are {', '.join(PERSONAS)}", 2)
+    crowd = Crowd(PERSONAS[persona], users, rate, candidates, max_tokens)
+    holds = run_demo(Plan(crowd, minutes * 60, full, out, scratch, running))
+    raise typer.Exit(0 if holds else 1)
