@@ -32,7 +32,7 @@ class ServerSettings(Section):
     max_in_flight: int = Field(default=256, ge=1)
     """Chat calls accepted at once, waiting or decoding; one more is answered RESOURCE_EXHAUSTED."""
     max_rollouts_in_flight: int = Field(default=64, ge=1)
-    """Rollout samples asked of the engine at once: enough to fill its batch, few enough that users are not behind them."""
+    """Rollout samples asked of the engine at once: enough to keep its batch full."""
 
     default_temperature: float = Field(default=1.0, ge=0, le=2)
     """Where a request names none. 1 samples from the policy itself, which is what PPO learns from best."""
@@ -47,9 +47,8 @@ class ServerSettings(Section):
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """After SIGTERM: how long calls in flight may take to finish before they are cut off."""
 
-    token_lifetime_s: float = Field(default=7 * 24 * 3600.0, gt=0)
-    """How long after an answer feedback on it is taken."""
-    canary_tolerance_nats: float = Field(default=0.25, gt=0)
-    """Mean absolute difference a token between the canary logprobs of a version and the trainer's. bf16 kernels differ by about 0.05."""
+    canary_tolerance_nats: float = Field(default=0.2, gt=0)
+    """How far the canary logprobs of a swapped version may be from the trainer's: mean absolute difference a token.
+    bf16 kernels differ by about 0.05."""
     swap_timeout_s: float = Field(default=60.0, gt=0)
     """A swap that takes longer has failed."""

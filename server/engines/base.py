@@ -1,6 +1,6 @@
 """The one interface between serving and whatever decodes tokens."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -98,7 +98,7 @@ class Engine(Protocol):
         """Prompt and completion tokens together."""
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Candidates interleaved. Raises EngineDead."""
         ...
 

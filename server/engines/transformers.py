@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from collections.abc import Sequence as Rows
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -77,7 +78,7 @@ class TransformersEngine:
     def max_model_len(self) -> int:
         return self._max_model_len
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         if len(request.prompt_token_ids) >= self._max_model_len:
             raise ValueError(
                 f"prompt of {len(request.prompt_token_ids)} tokens leaves no room in {self._max_model_len}"
@@ -108,7 +109,7 @@ class TransformersEngine:
         random = Random(None if seed is None else f"{seed}/{index}")
         return Sequence(request, index, TextStream(self._decode, request.sampling.stop), random)
 
-    def _decode(self, token_ids: list[int]) -> str:
+    def _decode(self, token_ids: Rows[int]) -> str:
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
 

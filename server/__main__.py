@@ -1,0 +1,36 @@
+"""`python -m server`: serves until SIGTERM or Ctrl-C, then drains."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+from server.app import running
+from server.engines.base import EngineDead
+from settings import Settings, SettingsError, load
+
+
+async def serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with running(settings) as server:
+        print(server.announce(), flush=True)
+        await stop.wait()
+        print("draining", flush=True)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    try:
+        asyncio.run(serve(load()))
+    except (SettingsError, EngineDead, OSError) as error:
+        print(f"server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""The server, put together: what it is made of, in which order it starts and stops."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import REGISTRY, start_http_server
+
+from feedback.eventlog import EventLog
+from feedback.outcomes import Outcomes
+from feedback.tokens import TokenSigner, load_or_create_keys
+from foldback.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
+    rollout_pb2,
+    rollout_pb2_grpc,
+)
+from registry import IllegalTransition, PolicyState, Registry, Transition
+from server.admission import Admission
+from server.canary import base_canary
+from server.chat import ChatService
+from server.engines import create_engine
+from server.engines.base import Engine
+from server.events import record_transition
+from server.feedback_service import FeedbackService
+from server.health import Health
+from server.identity import DEFAULT_TENANT
+from server.interceptor import CallInterceptor
+from server.log_metrics import EventLogCollector, observe_ack
+from server.policy_service import PolicyService
+from server.prompt import PromptBuilder
+from server.rollout_service import RolloutService
+from server.swap import ACTOR, SwapController
+from server.versions import Versions
+from settings import Settings
+
+log = logging.getLogger(__name__)
+CHAT = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
+FEEDBACK = feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"].full_name
+POLICY = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
+ROLLOUT = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
+HEALTH = "grpc.health.v1.Health"
+OPTIONS = [
+    # Without this a second server on the same port takes half of the first one's calls, silently.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 * 2**20),
+    ("grpc.max_send_message_length", 64 * 2**20),
+    # Clients may ping every minute to keep long streams open through middleboxes.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
+]
+ADMIN_GRACE_S = 1.0
+"""Rollouts and watches can be asked for again: a drain does not wait for them."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    chat_address: str
+    admin_address: str
+    metrics_address: str
+    engine: Engine
+    registry: Registry
+    swap: SwapController
+    event_log: EventLog
+
+    def announce(self) -> str:
+        return (
+            f"chat {self.chat_address}\nadmin {self.admin_address}\nmetrics {self.metrics_address}\n"
+            f"serving {self.swap.serving_version} ({self.engine.name}, weights)"
+        )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A server while the context is open; leaving it drains. Raises EngineDead, OSError (a port is taken)."""
+    async with AsyncExitStack() as stack:
+        registry = await asyncio.to_thread(Registry, settings.registry_url)
+        engine = create_engine(settings)
+        stack.push_async_callback(engine.stop)
+        await engine.start()
+        event_log = await _event_log(settings, stack)
+        _publish_transitions(registry, event_log)
+        prompts = await asyncio.to_thread(PromptBuilder, settings.model.path, settings.server, engine.max_model_len)
+        versions = Versions(registry, settings.model.path, settings.data_dir / "versions")
+        await _ensure_active(registry, versions, settings, engine, prompts)
+
+        health = Health([CHAT, ROLLOUT], [FEEDBACK, POLICY])
+        broken = _in_background(health.engine_broken)
+        poll_interval_s = settings.registry.poll_interval_s
+        swap = SwapController(engine, registry, versions, settings.server, poll_interval_s, broken)
+        await swap.start()
+        await _follow(swap, stack)
+
+        outcomes = Outcomes(settings.feedback)
+        await outcomes.start()
+        stack.push_async_callback(outcomes.stop)
+        signer = await asyncio.to_thread(_signer, settings)
+        admission = Admission(settings.server.max_in_flight)
+        interceptor = CallInterceptor(
+            settings.server.default_deadline_s, lambda: broken("the engine died; its log says why")
+        )
+
+        public, admin = (grpc.aio.server(interceptors=[interceptor], options=OPTIONS) for _ in range(2))
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(
+            ChatService(engine, prompts, signer, event_log, admission), public
+        )
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
+            FeedbackService(event_log, outcomes, signer, admission, settings.feedback.max_text_chars), public
+        )
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+            PolicyService(registry, swap, admission, poll_interval_s), admin
+        )
+        rollout_pb2_grpc.add_RolloutServiceServicer_to_server(
+            RolloutService(engine, prompts, admission, settings.server.max_rollouts_in_flight), admin
+        )
+        chat_address = await _listen(public, health, [CHAT, FEEDBACK], settings.server.host, settings.server.port)
+        admin_address = await _listen(
+            admin, health, [POLICY, ROLLOUT], settings.server.host, settings.server.admin_port
+        )
+        metrics_address = _metrics(settings, event_log, stack)
+        stack.push_async_callback(_drain, public, admin, health, admission, settings.server.drain_timeout_s)
+        await health.serving()
+        yield Running(chat_address, admin_address, metrics_address, engine, registry, swap, event_log)
+
+
+async def _event_log(settings: Settings, stack: AsyncExitStack) -> EventLog:
+    event_log = EventLog(settings.feedback, settings.data_dir / "spool.sqlite", observe_ack=observe_ack)
+    await event_log.start()
+    stack.push_async_callback(event_log.stop)
+    return event_log
+
+
+def _publish_transitions(registry: Registry, event_log: EventLog) -> None:
+    """Every move that this server writes goes onto the policies topic; registry threads hand over to the loop."""
+    loop = asyncio.get_running_loop()
+
+    def tell(transition: Transition) -> None:
+        loop.call_soon_threadsafe(record_transition, event_log, transition, DEFAULT_TENANT)
+
+    registry.listen(tell)
+
+
+async def _ensure_active(
+    registry: Registry, versions: Versions, settings: Settings, engine: Engine, prompts: PromptBuilder
+) -> None:
+    """An empty registry gets the base policy; where replicas start together, one of them writes it."""
+    if (await asyncio.to_thread(registry.state)).active:
+        return
+    digest = await asyncio.to_thread(lambda: versions.base_digest)
+    canary = await base_canary(engine, prompts)
+    manifest = await asyncio.to_thread(registry.publish_base, settings.model.name, digest, canary)
+    with suppress(IllegalTransition):
+        await asyncio.to_thread(
+            registry.transition, manifest.version, PolicyState.ACTIVE, reason="the base model", actor=ACTOR
+        )
+
+
+async def _follow(swap: SwapController, stack: AsyncExitStack) -> None:
+    following = asyncio.create_task(swap.run(), name="swap")
+
+    async def stop() -> None:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+def _signer(settings: Settings) -> TokenSigner:
+    keys = load_or_create_keys(settings.data_dir / "token_keys.json")
+    return TokenSigner(keys.keys, keys.current, settings.feedback.token_lifetime_s, settings.feedback.token_tolerance_s)
+
+
+async def _listen(server: grpc.aio.Server, health: Health, services: list[str], host: str, port: int) -> str:
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    reflection.enable_server_reflection([*services, HEALTH, reflection.SERVICE_NAME], server)
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(f"{host}:{port} cannot be bound; stop what holds it or choose another port: {error}") from error
+    await server.start()
+    return f"{host}:{bound}"
+
+
+def _metrics(settings: Settings, event_log: EventLog, stack: AsyncExitStack) -> str:
+    collector = EventLogCollector(event_log)
+    REGISTRY.register(collector)
+    stack.callback(REGISTRY.unregister, collector)
+    server, thread = start_http_server(settings.server.metrics_port, settings.server.host)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    stack.callback(stop)
+    return f"{settings.server.host}:{server.server_port}"
+
+
+async def _drain(
+    public: grpc.aio.Server, admin: grpc.aio.Server, health: Health, admission: Admission, timeout_s: float
+) -> None:
+    """Say so, take nothing new, finish what is in flight."""
+    await health.draining()
+    admission.draining.set()
+    await asyncio.gather(public.stop(timeout_s), admin.stop(min(timeout_s, ADMIN_GRACE_S)))
+
+
+def _in_background(job: Callable[[str], Coroutine[Any, Any, None]]) -> Callable[[str], None]:
+    """`job` as a plain callable for whoever cannot wait."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    def start(reason: str) -> None:
+        task = asyncio.create_task(job(reason))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return start

@@ -1,0 +1,119 @@
+"""What the server tells the event log about an answer and about a policy's life."""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from feedback.eventlog import EventLog
+from feedback.topics import POLICIES, RESPONSES
+from foldback.v1 import chat_pb2, events_pb2, policy_pb2
+from registry import PolicyState, Transition
+from server.engines.base import Delta, Sampling
+
+FINISH_REASONS = {"stop": chat_pb2.FINISH_REASON_STOP, "length": chat_pb2.FINISH_REASON_LENGTH}
+STATES = {state: policy_pb2.PolicyState.Value(f"POLICY_STATE_{state.upper()}") for state in PolicyState}
+
+
+@dataclass
+class CandidateLog:
+    """All that was produced of one candidate so far."""
+
+    candidate_id: str
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_UNSPECIFIED
+    spans: list[chat_pb2.PolicySpan] = field(default_factory=list)
+    """Empty until it has finished."""
+
+    def add(self, delta: Delta) -> None:
+        self.text += delta.text
+        self.token_ids += delta.token_ids
+        self.logprobs += delta.logprobs
+        if delta.finish_reason:
+            self.finish_reason = FINISH_REASONS[delta.finish_reason]
+            self.spans = policy_spans(delta)
+
+    def to_record(self, with_content: bool) -> events_pb2.CandidateRecord:
+        record = events_pb2.CandidateRecord(
+            candidate_id=self.candidate_id,
+            finish_reason=self.finish_reason,
+            policy_spans=self.spans,
+            text_sha256=hashlib.sha256(self.text.encode()).digest(),
+        )
+        if with_content:
+            record.text = self.text
+            record.token_ids.extend(self.token_ids)
+            record.logprobs.extend(self.logprobs)
+        return record
+
+
+def policy_spans(delta: Delta) -> list[chat_pb2.PolicySpan]:
+    return [
+        chat_pb2.PolicySpan(policy_version=span.version, start=span.start, end=span.end) for span in delta.version_spans
+    ]
+
+
+def sampling_as_applied(sampling: Sampling) -> chat_pb2.Sampling:
+    """Every field set; but a seed only where one was given."""
+    applied = chat_pb2.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        stop=sampling.stop,
+    )
+    if sampling.seed is not None:
+        applied.seed = sampling.seed
+    return applied
+
+
+def record_response(
+    log: EventLog,
+    header: events_pb2.ResponseRecorded,
+    request: chat_pb2.CreateChatRequest,
+    prompt_token_ids: Sequence[int],
+    candidates: Sequence[CandidateLog],
+) -> None:
+    """Complete `header` and send it on its way. Without consent no text, token or logprob leaves the server."""
+    consent = request.training_consent
+    if consent:
+        header.messages.extend(request.messages)
+        header.prompt_token_ids.extend(prompt_token_ids)
+    header.candidates.extend(candidate.to_record(consent) for candidate in candidates)
+    log.emit_soon(
+        RESPONSES,
+        header.conversation_id,
+        header,
+        event_id=header.response_id,
+        type="foldback.v1.ResponseRecorded",
+        tenant=header.tenant,
+    )
+
+
+def record_transition(log: EventLog, transition: Transition, tenant: str) -> None:
+    log.emit_soon(
+        POLICIES,
+        transition.version,
+        transition_message(transition),
+        # Several moves of one entry share its sequence number; the version tells them apart.
+        event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{transition.sequence}/{transition.version}")),
+        type="foldback.v1.PolicyTransition",
+        tenant=tenant,
+    )
+
+
+def transition_message(transition: Transition) -> policy_pb2.PolicyTransition:
+    message = policy_pb2.PolicyTransition(
+        sequence=transition.sequence,
+        version=transition.version,
+        to=STATES[transition.to],
+        reason=transition.reason,
+        figures=transition.figures,
+        actor=transition.actor,
+    )
+    if transition.before:
+        setattr(message, "from", STATES[transition.before])  # a keyword of Python's
+    message.time.FromNanoseconds(int(transition.time * 1e9))
+    return message

@@ -1,0 +1,110 @@
+"""Around every call: its deadline, its status with details, its metrics."""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_status import rpc_status
+
+from server.engines.base import EngineDead
+from server.metrics import GRPC_DURATION, GRPC_REQUESTS
+from server.status import Refused, unavailable
+
+log = logging.getLogger(__name__)
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context = grpc.aio.ServicerContext[Any, Any]
+UNTIMED = frozenset({"Watch", "WatchPolicies", "GenerateRollouts", "ServerReflectionInfo"})
+"""Calls that last as long as their client wants."""
+CODES: dict[object, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Turns what handlers raise into a status; what is not foreseen becomes INTERNAL and is logged."""
+
+    def __init__(self, default_deadline_s: float, engine_died: Callable[[], None]) -> None:
+        self._default_deadline_s = default_deadline_s
+        self._engine_died = engine_died
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        name = handler_call_details.method.removeprefix("/").split(".")[-1]
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(name, handler.unary_stream),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(name, handler.unary_unary),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return handler
+
+    def _unary(self, name: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(request: object, context: Context) -> object:
+            async with self._around(name, context):
+                return await behaviour(request, context)
+
+        return call
+
+    def _streaming(self, name: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        # A coroutine that writes, not a generator: a cancelled call then always unwinds here, at once.
+        async def call(request: object, context: Context) -> None:
+            async with self._around(name, context):
+                responses = behaviour(request, context)
+                if inspect.isawaitable(responses):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        await context.write(response)
+
+        return call
+
+    @asynccontextmanager
+    async def _around(self, name: str, context: Context) -> AsyncIterator[None]:
+        begun, code = time.monotonic(), grpc.StatusCode.OK
+        untimed = name.split("/")[-1] in UNTIMED or context.time_remaining() is not None
+        try:
+            async with asyncio.timeout(None if untimed else self._default_deadline_s):
+                yield
+        except asyncio.CancelledError:
+            remaining = context.time_remaining()
+            expired = remaining is not None and remaining <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.AbortError:  # the handler has ended the call by itself
+            code = CODES.get(context.code(), grpc.StatusCode.UNKNOWN)
+            raise
+        except Exception as error:
+            refused = self._refusal(name, error)
+            code = refused.code
+            await context.abort_with_status(rpc_status.to_status(refused.status))
+        finally:
+            GRPC_REQUESTS.labels(name, code.name).inc()
+            GRPC_DURATION.labels(name).observe(time.monotonic() - begun)
+
+    def _refusal(self, name: str, error: Exception) -> Refused:
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, TimeoutError):
+            message = f"not done within {self._default_deadline_s:g} s; set a longer deadline on the call"
+            return Refused(grpc.StatusCode.DEADLINE_EXCEEDED, message, "DEFAULT_DEADLINE")
+        if isinstance(error, EngineDead):
+            self._engine_died()
+            return unavailable(f"the engine is down: {error}", "ENGINE_DEAD", retry_after_s=5)
+        log.error("%s failed", name, exc_info=error)
+        return Refused(grpc.StatusCode.INTERNAL, f"{type(error).__name__}; the server's log says more", "INTERNAL")

@@ -1,0 +1,33 @@
+"""What the server tells Prometheus (names: base units, bounded labels). The engine's own `vllm:*` stand beside it."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+GRPC_REQUESTS = Counter("foldback_grpc_requests", "Calls ended.", ["method", "code"])
+GRPC_DURATION = Histogram(
+    "foldback_grpc_request_duration_seconds", "From the call's start to its status.", ["method"], buckets=_SECONDS
+)
+TIME_TO_FIRST_TOKEN = Histogram(
+    "foldback_time_to_first_token_seconds", "From the call's start to its first token.", ["slot"], buckets=_SECONDS
+)
+TIME_PER_OUTPUT_TOKEN = Histogram(
+    "foldback_time_per_output_token_seconds",
+    "Mean time between a candidate's tokens after its first.",
+    ["slot"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+IN_FLIGHT = Gauge("foldback_requests_in_flight", "Chats accepted and not yet ended.")
+ABORTED = Counter("foldback_requests_aborted", "Chats that ended before all candidates finished.", ["reason"])
+FEEDBACK_RECEIVED = Counter("foldback_feedback_received", "Feedback submitted.", ["kind", "source", "result"])
+POLICY_INFO = Gauge("foldback_policy_info", "1 for the version that a slot serves.", ["version", "slot"])
+POLICY_AGE = Gauge("foldback_policy_age_seconds", "Since the version being served was published.")
+POLICY_SKEW = Gauge("foldback_policy_skew_versions", "Promotions that this replica has not followed yet.")
+SWAP_DURATION = Histogram(
+    "foldback_weight_swap_duration_seconds",
+    "From the start of a swap to the canary check's end.",
+    ["mode"],
+    buckets=_SECONDS,
+)
+SWAPS = Counter("foldback_weight_swaps", "Swaps by result: served, refused, restored, failed.", ["result"])
+ENGINE_PAUSED = Gauge("foldback_engine_paused", "1 while the engine takes new weights.")
