@@ -1,0 +1,66 @@
+"""Made-up judgements: raters with a linear taste over random features."""
+
+import random
+
+import torch
+from torch import Tensor
+
+from feedback.judgement import Kind
+from trainer.reward import RewardExample, feature_dim
+
+HIDDEN = 8
+FEATURES = feature_dim(HIDDEN)
+
+
+def example(
+    features_AF: Tensor,
+    *,
+    name: str,
+    rater: str = "rater",
+    kind: Kind = "ranking",
+    tiers: tuple[tuple[int, ...], ...] = (),
+    rejected_all: bool = False,
+    score: float | None = None,
+    source: int = 1,
+) -> RewardExample:
+    """An example in a conversation of its own."""
+    return RewardExample(
+        feedback_id=name,
+        key=name,
+        conversation=name,
+        rater=rater,
+        source=source,
+        kind=kind,
+        tiers=tiers,
+        rejected_all=rejected_all,
+        score=score,
+        lengths=(10,) * len(features_AF),
+        features_AF=features_AF,
+    )
+
+
+def taste(seed: int) -> Tensor:
+    """Weights [F] that give standard normal features a utility of deviation 3."""
+    weight_F = torch.randn(FEATURES, generator=torch.Generator().manual_seed(seed))
+    return 3 * weight_F / weight_F.norm()
+
+
+def rankings(
+    taste_F: Tensor, count: int, *, seed: int, answers: int = 4, noise: float = 0.0, rater: str = "rater"
+) -> list[RewardExample]:
+    """Rankings by utility; with probability `noise` one is shuffled instead."""
+    generator = torch.Generator().manual_seed(seed)
+    rng = random.Random(seed)
+    examples = []
+    for index in range(count):
+        features_AF = torch.randn(answers, len(taste_F), generator=generator)
+        order = (features_AF @ taste_F).argsort(descending=True).tolist()
+        if rng.random() < noise:
+            rng.shuffle(order)
+        tiers = tuple((answer,) for answer in order)
+        examples.append(example(features_AF, name=f"{rater}-{seed}-{index}", rater=rater, tiers=tiers))
+    return examples
+
+
+def correlation(a_B: Tensor, b_B: Tensor) -> float:
+    return torch.corrcoef(torch.stack([a_B, b_B]))[0, 1].item()
