@@ -2,6 +2,7 @@
 
 import pytest
 
+from foldback.v1 import chat_pb2
 from tests.helm.chart import VALUES, Object, container, merged, named, of_kind, pod_templates, render
 
 
@@ -56,8 +57,8 @@ def test_writable_paths_are_volumes(objects: list[Object]) -> None:
 def test_what_must_not_be_lost_is_on_a_claim(objects: list[Object]) -> None:
     """The spool a replica, the preference store, and the registry unless it is a bucket."""
     [server] = of_kind(objects, "StatefulSet")
-    [spool] = server["spec"]["volumeClaimTemplates"]
-    assert _mount(container(objects, "server"), "/var/lib/foldback") == spool["metadata"]["name"]
+    [claim] = server["spec"]["volumeClaimTemplates"]
+    assert _mount(container(objects, "server"), "/var/lib/foldback") == claim["metadata"]["name"]
     volume = _mount(container(objects, "trainer"), "/var/lib/foldback")
     [source] = [one for one in pod_templates(objects)["trainer"]["spec"]["volumes"] if one["name"] == volume]
     kept = named(objects, "PersistentVolumeClaim", source["persistentVolumeClaim"]["claimName"])
@@ -73,7 +74,8 @@ def test_server_is_probed_by_the_health_service(objects: list[Object]) -> None:
     server = container(objects, "server")
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
     assert server["startupProbe"]["grpc"] == server["livenessProbe"]["grpc"] == {"port": ports["chat"]}
-    assert server["readinessProbe"]["grpc"] == {"port": ports["chat"], "service": "foldback.v1.ChatService"}
+    chat = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
+    assert server["readinessProbe"]["grpc"] == {"port": ports["chat"], "service": chat}
 
 
 @pytest.mark.parametrize("seconds", [5, 600, 1801])
@@ -129,5 +131,8 @@ def test_secrets_are_references_alone() -> None:
             "FOLDBACK_FEEDBACK__SASL_PASSWORD": "foldback-kafka",
         }
         assert one["envFrom"] == [{"secretRef": {"name": "foldback-object-store"}}]
-    [keys] = [one for one in pod_templates(objects)["server"]["spec"]["volumes"] if one["name"] == "token-keys"]
-    assert keys["secret"]["secretName"] == "foldback-token-keys"
+    keys = "token_keys.json"
+    [mount] = [one for one in container(objects, "server")["volumeMounts"] if one.get("subPath") == keys]
+    assert mount["mountPath"] == f"/var/lib/foldback/{keys}"
+    [volume] = [one for one in pod_templates(objects)["server"]["spec"]["volumes"] if one["name"] == "token-keys"]
+    assert volume["secret"]["secretName"] == "foldback-token-keys"

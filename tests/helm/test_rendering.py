@@ -63,7 +63,7 @@ def _identity(one: Object) -> tuple[str, str]:
         ({"server": {"service": {"port": 70000}}}, "port"),
         ({"server": {"service": {"type": "Loadbalancer"}}}, "type"),
         ({"server": {"resources": {"limit": {"cpu": 1}}}}, "limit"),
-        ({"server": {"spool": {"size": "ten"}}}, "size"),
+        ({"server": {"data": {"size": "ten"}}}, "size"),
         ({"kafka": {"bootstrapServers": "kafka"}}, "bootstrapServers"),
         ({"kafka": {"bootstrapServers": ""}}, "bootstrapServers"),
         ({"tokenKeys": {"secret": ""}}, "secret"),

@@ -1,11 +1,12 @@
 """What the documents tell people to type, and point them to, exists."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.repository.files import ROOT, text, tracked
+from tests.repository.files import ROOT, TOOLS, run, text, tracked
 
 MAKE = re.compile(r"(?:`|^\s*(?:\$ )?)make ([a-z][a-z-]*)", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
@@ -36,3 +37,19 @@ def test_links_lead_somewhere(document: Path) -> None:
     directory = (ROOT / document).parent
     dead = [link for link in LINK.findall(text(document) or "") if not (directory / link).exists()]
     assert not dead, f"{document}: {dead}"
+
+
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MARKS = ("# needs a cluster\n", "# needs helm\n")
+GUIDES = sorted(path for path in tracked("docs/*.md"))
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=str)
+def test_commands_run_or_say_what_they_need(document: Path, tmp_path: Path) -> None:
+    """In a folder of their own: what a guide makes, like keys, does not end up in the repository."""
+    for block in BLOCK.findall(text(document) or ""):
+        if block.startswith(MARKS):
+            assert all((ROOT / file).exists() for file in re.findall(r"helm/foldback[\w./-]*", block)), block
+        else:
+            assert not re.search(r"\b(kubectl|helm)\b", block), f"mark it '# needs a cluster':\n{block}"
+            run("env", f"PATH={TOOLS}:{os.environ['PATH']}", "bash", "-euc", block, cwd=tmp_path)
