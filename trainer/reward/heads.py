@@ -7,6 +7,7 @@ anchors and disagree, more the further an answer is from what was judged. The pr
 saves time.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -101,7 +102,7 @@ def _anchors(members: int, features: int, seed: int) -> Tensor:
     """N(0, 1) each, summing to zero over the members so that an unlearned ensemble is indifferent."""
     generator = torch.Generator().manual_seed(seed)
     anchor_MF = torch.randn(members, features, generator=generator)
-    return (anchor_MF - anchor_MF.mean(dim=0)) * (members / (members - 1)) ** 0.5
+    return (anchor_MF - anchor_MF.mean(dim=0)) * math.sqrt(members / (members - 1))
 
 
 def _weights(examples: Sequence[RewardExample], problem: Problem, settings: RewardSettings, seed: int) -> Tensor:
