@@ -75,11 +75,10 @@ class EmbeddedBroker:
             self._process.wait()
         self._process = None
 
-    def wait(self) -> int:
-        """Block until the broker ends by itself; its exit status."""
-        if self._process is None:
-            raise RuntimeError("the broker is not running; call start() first")
-        return self._process.wait()
+    @property
+    def exit_status(self) -> int | None:
+        """None while the broker runs."""
+        return None if self._process is None else self._process.poll()
 
     @property
     def bootstrap_servers(self) -> str:

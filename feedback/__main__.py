@@ -1,0 +1,139 @@
+"""`python -m feedback …`: import files, look at dead letters, set up topics, run the embedded broker."""
+
+import signal
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kafka.errors import KafkaError
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import settings as settings_package
+from feedback import oasst
+from feedback.connection import admin_client
+from feedback.dlq import describe, find_letter, read_letters
+from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
+from feedback.event import Position
+from feedback.producer import Producer
+from feedback.topics import all_topics, ensure_topics
+from settings.feedback import FeedbackSettings
+
+_IMPORT_BATCH = 500
+_IMPORT_TIMEOUT_S = 30.0
+
+app = typer.Typer(name="feedback", no_args_is_help=True, pretty_exceptions_enable=False)
+imports = typer.Typer(name="import", help="Bring human feedback from files into the event log.", no_args_is_help=True)
+dlq = typer.Typer(name="dlq", help="Look at feedback that could not be used.", no_args_is_help=True)
+topics = typer.Typer(name="topics", help="Set up the topics.", no_args_is_help=True)
+for single in (imports, topics):
+    single.callback()(lambda: None)  # a group stays a group with one command in it
+for group in (imports, dlq, topics):
+    app.add_typer(group)
+out = Console()
+
+
+@imports.command("oasst")
+def import_oasst(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    tenant: Annotated[str, typer.Option(help="Whose feedback it becomes.")] = "default",
+) -> None:
+    """OpenAssistant trees: rankings and thumbs. Importing the same file again adds nothing."""
+    settings = broker_settings()
+    events = [event for tree in oasst.read_trees(file) for event in oasst.import_events(tree, tenant)]
+    ensure_topics(settings)
+    admin = admin_client(settings)
+    cluster_id = admin.describe_cluster()["cluster_id"]
+    admin.close()
+    producer = Producer(settings, cluster_id)
+    refused = 0
+    try:
+        for start in track(range(0, len(events), _IMPORT_BATCH), "importing", console=out, disable=not out.is_terminal):
+            batch = [event.event for event in events[start : start + _IMPORT_BATCH]]
+            outcomes = producer.send_all(batch, _IMPORT_TIMEOUT_S)
+            refused += sum(not isinstance(outcome, Position) for outcome in outcomes)
+    finally:
+        producer.close()
+    _summarise(oasst.count(events), refused, settings.bootstrap_servers)
+
+
+def _summarise(counts: Counter[str], refused: int, brokers: str) -> None:
+    thumbs = counts["thumbs_up"] + counts["thumbs_down"]
+    out.print(
+        f"acknowledged by {brokers}: {counts['response']} responses, {counts['ranking']} rankings, {thumbs} thumbs"
+        f" ({counts['thumbs_up']} up, {counts['thumbs_down']} down)"
+    )
+    if refused:
+        out.print(f"[red]{refused} were too large for the brokers; raise message.max.bytes and import again")
+        raise typer.Exit(1)
+    out.print("The trainer joins them as it reads on; 'foldback status' shows how far it is.")
+
+
+@dlq.command("ls")
+def dlq_ls() -> None:
+    """List the dead letters: reference, time, reason."""
+    table = Table("reference", "time", "reason", "origin", "feedback", "detail")
+    for stored in read_letters(broker_settings()):
+        letter = stored.letter
+        origin = f"{letter.topic}/{letter.partition}/{letter.offset}"
+        reference = f"{stored.partition}:{stored.offset}"
+        table.add_row(reference, letter.time.ToJsonString(), stored.reason, origin, letter.feedback_id, letter.detail)
+    out.print(table if table.row_count else "no dead letters")
+
+
+@dlq.command("show")
+def dlq_show(reference: Annotated[str, typer.Argument(help="partition:offset, as `dlq ls` lists it.")]) -> None:
+    """Show one dead letter in full."""
+    out.print(describe(find_letter(broker_settings(), reference)), markup=False, highlight=False)
+
+
+@topics.command("apply")
+def topics_apply() -> None:
+    """Create the topics that are missing, with their partitions and retention."""
+    settings = broker_settings()
+    created = ensure_topics(settings)
+    for topic in all_topics(settings):
+        out.print(f"{topic.name}: {'created' if topic.name in created else 'is there'}", highlight=False)
+
+
+@app.command()
+def broker(port: Annotated[int, typer.Option(help="0 picks a free one.")] = 0) -> None:
+    """Run the embedded broker until SIGTERM or SIGINT. It keeps nothing over a restart."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with EmbeddedBroker(port) as embedded:
+        print(f"broker {embedded.bootstrap_servers}", flush=True)
+        while not stop.wait(0.2):
+            if (status := embedded.exit_status) is not None:
+                raise BrokerFailed(f"the embedded broker ended by itself with status {status}")
+
+
+def broker_settings() -> FeedbackSettings:
+    """The brokers that are set, else those that `foldback up` embeds on this machine."""
+    settings = settings_package.load()
+    if settings.feedback.bootstrap_servers:
+        return settings.feedback
+    embedded = f"127.0.0.1:{settings.console.broker_port}"
+    return settings.feedback.model_copy(update={"bootstrap_servers": embedded})
+
+
+def main() -> None:
+    try:
+        app()
+    except (KafkaError, BrokerFailed, settings_package.SettingsError, LookupError, ValueError) as error:
+        print(f"{error}", file=sys.stderr)
+        if isinstance(error, KafkaError):
+            print(
+                "Is it running? 'foldback up' embeds a broker; FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS names others.",
+                file=sys.stderr,
+            )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
