@@ -42,6 +42,8 @@ class TrainerSettings(Section):
     """Prometheus text. 0 picks a free port."""
     torch_threads: int = Field(default=2, ge=1)
     """Threads of the trainer's arithmetic. It shares the machine with the server unless they are deployed apart."""
+    niceness: int = Field(default=5, ge=0, le=19)
+    """How far the trainer steps back where it shares a machine with the server."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """What the frozen base computes in; adapters, heads and losses are float32."""
     seed: int = Field(default=0, ge=0)

@@ -22,18 +22,22 @@ class Progress:
 
     iteration: int = 0
     """PPO iterations so far; never goes back, so that no seed is used twice."""
-    step: int = 0
-    """Number of the newest version that was published."""
     version: str = ""
     """The active version that the policy continues from."""
     judgement_position: int = 0
     """Sequence of the last judgement that the reward model has taken in."""
     learned_position: int = 0
     """Sequence of the last judgement that an active version has learned from."""
+    withdrawn: int = 0
+    """Judgements retracted or erased, as of the reward model's last update."""
+    calibrated_on: int = -1
+    """Users' prompts that the scale of the reward rests on; -1: there is none yet."""
     budget: float = 0.0
     """PPO iterations that the judgements so far still allow."""
     unpublished: int = 0
     """PPO iterations since the anchor."""
+    gated: int = 0
+    """Iteration at which the gate last left a candidate undecided."""
     anchor: int = 0
     """Serial of the checkpoint whose policy is `version`; 0: none."""
     serial: int = 0

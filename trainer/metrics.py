@@ -5,6 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from feedback.joiner import Joiner
+from trainer.gate import Report
+from trainer.reward.model import RewardFigures
 
 _STEP_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
@@ -63,3 +69,41 @@ def show_funnel(counts: Mapping[str, int]) -> None:
     """The preference store's counts, as they are at this moment."""
     for stage, count in counts.items():
         feedback_funnel.labels(stage).set(count)
+
+
+def show_reward_model(figures: RewardFigures) -> None:
+    reward_accuracy.labels("held_out").set(figures.accuracy)
+    reward_calibration_error.labels("held_out").set(figures.calibration_error)
+
+
+def show_gate(report: Report) -> None:
+    reward_mean.labels("candidate").set(report.reward)
+    reward_mean.labels("active").set(report.active_reward)
+    gates.labels(report.verdict.name.lower()).inc()
+
+
+class JoinerCollector(Collector):
+    """The joiner's own counts, read when Prometheus asks."""
+
+    def __init__(self, joiner: Joiner) -> None:
+        self._joiner = joiner
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._joiner.state
+        consumed = CounterMetricFamily("foldback_events_consumed", "Events that were joined.", labels=["topic"])
+        lag = GaugeMetricFamily("foldback_consumer_lag_records", "Events not read yet.", labels=["topic"])
+        lag_seconds = GaugeMetricFamily(
+            "foldback_consumer_lag_seconds", "Age of the newest event read, where more wait.", labels=["topic"]
+        )
+        for topic, count in list(state.consumed.items()):
+            consumed.add_metric([topic], count)
+        for topic, records in list(state.lag_records.items()):
+            lag.add_metric([topic], records)
+        for topic, seconds in list(state.lag_seconds.items()):
+            lag_seconds.add_metric([topic], seconds)
+        yield consumed
+        yield lag
+        yield lag_seconds
+        yield GaugeMetricFamily(
+            "foldback_broker_connected", "1 while brokers answer the joiner.", value=float(state.connected)
+        )

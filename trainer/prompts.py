@@ -72,9 +72,14 @@ def for_rollouts(pool: PromptPool, count: int, seed: int) -> list[Prompt]:
 
 def for_gate(pool: PromptPool, count: int, tokenizer: Any) -> list[tuple[int, ...]]:
     """Token ids of `count` prompts: held-out ones in an order that hardly changes from gate to gate, then probes."""
-    held_out = [token_ids(tokenizer, prompt) for prompt in sorted(pool.held_out, key=_place)]
-    probes = [chat_ids(tokenizer, (("user", question),)) for question in PROBES]
-    return (held_out + probes)[:count]
+    return with_probes(sorted(pool.held_out, key=_place), count, tokenizer)
+
+
+def with_probes(prompts: Sequence[Prompt], count: int, tokenizer: Any) -> list[tuple[int, ...]]:
+    """Token ids of the first `count` prompts, filled up with probes as far as they reach."""
+    served = [token_ids(tokenizer, prompt) for prompt in prompts[:count]]
+    probes = PROBES[: max(0, count - len(served))]
+    return served + [chat_ids(tokenizer, (("user", question),)) for question in probes]
 
 
 def token_ids(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:

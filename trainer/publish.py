@@ -21,7 +21,6 @@ def publish(
     registry: Registry,
     backbone: Backbone,
     *,
-    step: int,
     parent: str,
     figures: dict[str, float],
     canary_samples: Sequence[Sample],
@@ -31,7 +30,6 @@ def publish(
     """Write the backbone's present policy to the registry, in state `training`.
 
     Args:
-        step: the number in the version's name.
         parent: the version it continues from.
         canary_samples: completions whose logprobs the manifest records.
         feedback_ids: the judgements that this version is the first to learn from.
@@ -46,7 +44,7 @@ def publish(
         (draft / LEARNED).write_text("".join(f"{feedback_id}\n" for feedback_id in feedback_ids))
         manifest = registry.publish(
             draft,
-            step=step,
+            step=next_step(registry),
             parent=parent,
             base=ancestry.base,
             base_digest=ancestry.base_digest,
@@ -57,6 +55,11 @@ def publish(
         shutil.rmtree(draft, ignore_errors=True)
     registry.transition(manifest.version, PolicyState.TRAINING, reason="published", actor=ACTOR)
     return manifest
+
+
+def next_step(registry: Registry) -> int:
+    """The number in the next version's name `p000012-…`: one more than any version's so far."""
+    return 1 + max((int(version[1:].split("-")[0]) for version in registry.state().states), default=0)
 
 
 @torch.no_grad()

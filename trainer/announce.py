@@ -1,0 +1,68 @@
+"""What the trainer writes into the registry's log also goes onto the policies topic."""
+
+import asyncio
+import threading
+import uuid
+from pathlib import Path
+
+from feedback.eventlog import EventLog
+from feedback.topics import POLICIES
+from foldback.v1 import policy_pb2
+from registry import PolicyState, Registry, Transition
+from settings.feedback import FeedbackSettings
+
+_STATES = {state: policy_pb2.PolicyState.Value(f"POLICY_STATE_{state.upper()}") for state in PolicyState}
+
+
+class Announcer:
+    """An event log on a loop of its own, as the trainer's threads are not asynchronous. A context manager."""
+
+    def __init__(self, settings: FeedbackSettings, spool_path: Path) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._log = EventLog(settings, spool_path)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="announcer", daemon=True)
+
+    def __enter__(self) -> "Announcer":
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._log.start(), self._loop).result()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._log.stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def follow(self, registry: Registry) -> None:
+        """Announce every move that this process writes from now on; the registry never waits for it."""
+
+        def tell(transition: Transition) -> None:
+            self._loop.call_soon_threadsafe(self._emit, transition)
+
+        registry.listen(tell)
+
+    def _emit(self, transition: Transition) -> None:
+        self._log.emit_soon(
+            POLICIES,
+            transition.version,
+            to_message(transition),
+            # Moves of one entry share its sequence number; the version tells them apart.
+            event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{transition.sequence}/{transition.version}")),
+            type="foldback.v1.PolicyTransition",
+            tenant="",
+        )
+
+
+def to_message(transition: Transition) -> policy_pb2.PolicyTransition:
+    message = policy_pb2.PolicyTransition(
+        sequence=transition.sequence,
+        version=transition.version,
+        to=_STATES[transition.to],
+        reason=transition.reason,
+        figures=transition.figures,
+        actor=transition.actor,
+    )
+    if transition.before:
+        setattr(message, "from", _STATES[transition.before])  # a keyword of Python's
+    message.time.FromNanoseconds(int(transition.time * 1e9))
+    return message

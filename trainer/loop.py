@@ -1,0 +1,349 @@
+"""The learning loop: feedback → reward model → rollouts → PPO → gate → a version that users are served.
+
+Each turn does one thing and ends with a checkpoint, so the trainer can be killed at any moment and goes on from the turn
+it was in. Feedback is ingested meanwhile, by the joiner's thread.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from feedback.store import PreferenceStore
+from registry import Registry
+from settings.trainer import TrainerSettings
+from trainer import gate, metrics, prompts, publish
+from trainer.checkpoint import Checkpoints, Progress
+from trainer.gate import Evaluation, Report, Verdict
+from trainer.learner import Learner, adapter_in
+from trainer.prompts import PromptPool
+from trainer.reward.features import pool as pool_features
+from trainer.rollouts import RolloutSource, Stopped
+from trainer.tokens import Rollout
+
+log = logging.getLogger("trainer")
+
+_QUIET_S = 15.0
+"""Between two log lines that say what is waited for, while only its figures change."""
+
+
+class Trainer:
+    """Owns the learner and its progress; everything else is asked: store, registry, rollout source.
+
+    Args:
+        directory: checkpoints and drafts live here.
+        keep_versions: ended versions that stay in the registry.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        learner: Learner,
+        store: PreferenceStore,
+        registry: Registry,
+        rollouts: RolloutSource,
+        directory: Path,
+        *,
+        keep_versions: int = 5,
+    ) -> None:
+        self._settings = settings
+        self._learner = learner
+        self._store = store
+        self._registry = registry
+        self._rollouts = rollouts
+        self._keep_versions = keep_versions
+        self._checkpoints = Checkpoints(directory / "checkpoints", keep=settings.checkpoints)
+        self._scratch = directory / "scratch"
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._base_adapter = self._scratch / "base-adapter"
+        learner.backbone.save_adapter(self._base_adapter)
+        self._baseline: tuple[str, Sequence[tuple[int, ...]], Evaluation] | None = None
+        self.progress = self._resume()
+
+    def run(self, stop: threading.Event) -> None:
+        """Turn after turn until `stop`; says what it waits for when there is nothing to do."""
+        said, said_at = "", -math.inf
+        while not stop.is_set():
+            metrics.show_funnel(self._store.funnel())
+            try:
+                waiting = self.turn()
+            except Stopped:
+                return
+            if not waiting:
+                said = ""
+                continue
+            if waiting != said and (not said or time.monotonic() - said_at >= _QUIET_S):
+                log.info("%s", waiting)
+                said, said_at = waiting, time.monotonic()
+            stop.wait(self._settings.poll_interval_s)
+
+    def turn(self) -> str:
+        """Do the next thing there is to do. Returns what has to happen first where there is none, else ""."""
+        state = self._registry.state()
+        if state.active is None:
+            return "waiting for the server to register the base policy; start it with 'foldback serve'"
+        if state.active != self.progress.version:
+            self._adopt(state.active)
+            return ""
+        metrics.training_paused.set(state.training_state == "paused")
+        if state.training_state == "paused":
+            return "training is paused; an operator resumes it with SetTrainingState"
+        if self._gate_is_due:
+            self._pass_gate()
+            return ""
+        if self._new_judgements() >= self._judgements_needed:
+            self._learn_reward()
+            return ""
+        return self._why_not_ppo() or self._improve_policy()
+
+    # Feedback → reward model
+
+    @property
+    def _judgements_needed(self) -> int:
+        settings = self._settings
+        return settings.judgements_per_update if self.progress.judgement_position else settings.judgements_to_start
+
+    def _new_judgements(self) -> int:
+        return self._store.judgement_count(self.progress.judgement_position)
+
+    def _learn_reward(self) -> None:
+        """One update of the reward model on the judgements that came since the last."""
+        progress, reward = self.progress, self._learner.reward
+        with metrics.timed("reward"):
+            withdrawn = self._forget_withdrawn()
+            judgements = self._store.judgements(progress.judgement_position)
+            figures = reward.update(self._learner.featuriser.examples(judgements))
+            calibrated_on = self._calibrate()
+        metrics.show_reward_model(figures)
+        log.info(
+            "reward model: %d new judgements, %d in all, held-out accuracy %.2f (longer wins %.2f) on %d: %s",
+            len(judgements),
+            figures.judgements,
+            figures.accuracy,
+            figures.longer_wins,
+            figures.heldout_judgements,
+            "ready" if figures.ready else "not ready to steer yet",
+        )
+        self._save(
+            replace(
+                progress,
+                judgement_position=max((j.sequence for j in judgements), default=progress.judgement_position),
+                withdrawn=withdrawn,
+                calibrated_on=calibrated_on,
+                budget=progress.budget + len(judgements) * self._settings.iterations_per_judgement,
+            )
+        )
+
+    def _forget_withdrawn(self) -> int:
+        """Take what raters withdrew out of what is replayed. Returns how much was withdrawn so far."""
+        funnel = self._store.funnel()
+        withdrawn = funnel["retracted"] + funnel["erased"]
+        if withdrawn != self.progress.withdrawn:
+            self._learner.reward.retain({judgement.feedback_id for judgement in self._store.judgements()})
+        return withdrawn
+
+    def _calibrate(self) -> int:
+        """Scale the reward by samples of the reference: when the first prompts are there, and as they double.
+
+        Returns the number of users' prompts the scale rests on; -1 before there is any scale.
+        """
+        settings, learner = self._settings, self._learner
+        wanted = settings.calibration_samples
+        pool, known = self._prompt_pool(), self.progress.calibrated_on
+        served = min(len(pool.training), wanted)
+        if known >= 0 and served < max(1, 2 * known):
+            return known
+        chosen = prompts.with_probes(pool.training, wanted, learner.backbone.tokenizer)
+        with publish.policy_of(learner.backbone, self._base_adapter, self._scratch):
+            samples = learner.backbone.generate(
+                chosen,
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                seed=settings.seed,
+            )
+        learner.reward.calibrate(learner.featuriser.features(samples))
+        return served
+
+    # Reward → policy
+
+    def _why_not_ppo(self) -> str:
+        """What PPO still waits for, or ""."""
+        have, need = self._new_judgements(), self._judgements_needed
+        remedy = f"{have} of {need} judgements; rate answers with 'foldback chat'"
+        if not self.progress.judgement_position:
+            return f"waiting for feedback: {remedy}"
+        if not self._learner.reward.ready:
+            return f"waiting for feedback that tells answers apart: {remedy}"
+        if self.progress.budget < 1:
+            return f"waiting for feedback: all of it is learned; {remedy}"
+        if not self._prompt_pool().training:
+            return "waiting for prompts: nobody has asked anything yet; start with 'foldback chat'"
+        return ""
+
+    def _improve_policy(self) -> str:
+        """One iteration of PPO on answers of the serving fleet."""
+        progress, learner, settings = self.progress, self._learner, self._settings
+        iteration = progress.iteration + 1
+        seed = settings.seed * 1_000_003 + iteration
+        chosen = prompts.for_rollouts(self._prompt_pool(), settings.prompts_per_iteration, seed)
+        with metrics.timed("rollouts"):
+            rollouts = self._fresh(self._rollouts.sample(chosen, seed=seed))
+        if not rollouts:
+            return f"waiting for the serving fleet to serve {progress.version}"
+        with metrics.timed("reference"):
+            frozen = learner.backbone.frozen(
+                [rollout.sample for rollout in rollouts], temperature=settings.temperature, pool=pool_features
+            )
+            scores = learner.reward.reward(torch.stack([passed.features_F for passed in frozen]))
+        with metrics.timed("ppo"):
+            figures = learner.ppo.update(rollouts, frozen, scores.tolist())
+        metrics.show_ppo(figures)
+        log.info("ppo %d: reward %.2f, KL %.1f nats, entropy %.2f", iteration, scores.mean(), figures.kl, figures.entropy)
+        advanced = replace(
+            progress, iteration=iteration, budget=progress.budget - 1, unpublished=progress.unpublished + 1
+        )
+        if figures.kl > settings.gate.max_kl_nats:
+            log.info("ppo %d: KL is over %g nats: back to %s", iteration, settings.gate.max_kl_nats, progress.version)
+            self._return_to_active(replace(advanced, budget=0.0))
+        else:
+            self._save(advanced)
+        return ""
+
+    def _fresh(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Without those of which a token was drawn from a version before the last one; a swap may still be under way."""
+        history = self._registry.state().history
+        last_active = {version: index for index, version in enumerate(history)}
+        fresh = []
+        for rollout in rollouts:
+            oldest = min(last_active.get(version, -1) for version in rollout.policy_version)
+            staleness = len(history) - 1 - oldest
+            metrics.sample_staleness.observe(staleness)
+            if staleness <= 1:
+                fresh.append(rollout)
+        return fresh
+
+    # Policy → version
+
+    @property
+    def _gate_is_due(self) -> bool:
+        progress = self.progress
+        return progress.unpublished >= self._settings.publish_every and progress.gated != progress.iteration
+
+    def _pass_gate(self) -> None:
+        """Judge the policy against the active version; publish it, go on training, or return to the active version."""
+        progress, settings = self.progress, self._settings
+        if not self._learner.finite:
+            log.warning("gate: weights are not finite: back to %s", progress.version)
+            return self._return_to_active(progress)
+        with metrics.timed("gate"):
+            chosen = prompts.for_gate(self._prompt_pool(), settings.gate.prompts, self._learner.backbone.tokenizer)
+            active = self._evaluate_active(chosen)
+            candidate = self._evaluate(chosen)
+            report = gate.judge(candidate, active, self._learner.reward.reward, settings.gate, weights_finite=True)
+        metrics.show_gate(report)
+        if report.verdict is Verdict.UNDECIDED and progress.unpublished <= settings.ppo.max_staleness:
+            log.info("gate: undecided: %s: training on", report)
+            return self._save(replace(progress, gated=progress.iteration))
+        version = self._publish(report, candidate)
+        if self._registry.state().active != progress.version:
+            return publish.reject(self._registry, version, "another version was made active meanwhile", report.figures)
+        if report.verdict is not Verdict.PASSED:
+            log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
+            publish.reject(self._registry, version, str(report), report.figures)
+            return self._return_to_active(progress)
+        log.info("gate %s: passed: %s", version, report)
+        self._activate(version, report)
+        self._baseline = (version, chosen, candidate)
+        return None
+
+    def _evaluate(self, chosen: Sequence[tuple[int, ...]]) -> Evaluation:
+        settings = self._settings
+        return gate.evaluate(
+            self._learner.backbone, chosen, settings.gate, temperature=settings.temperature, seed=settings.seed
+        )
+
+    def _evaluate_active(self, chosen: Sequence[tuple[int, ...]]) -> Evaluation:
+        """The active version's answers to the same prompts; known already if it passed this gate on them."""
+        version = self.progress.version
+        if self._baseline is None or self._baseline[:2] != (version, chosen):
+            adapter = adapter_in(self._checkpoints.path(self.progress.anchor))
+            with publish.policy_of(self._learner.backbone, adapter, self._scratch):
+                self._baseline = (version, chosen, self._evaluate(chosen))
+        return self._baseline[2]
+
+    def _publish(self, report: Report, candidate: Evaluation) -> str:
+        with metrics.timed("publish"):
+            manifest = publish.publish(
+                self._registry,
+                self._learner.backbone,
+                parent=self.progress.version,
+                figures={"iteration": float(self.progress.iteration), **report.figures},
+                canary_samples=candidate.samples[: self._settings.canary_prompts],
+                feedback_ids=self._unlearned(),
+                scratch=self._scratch,
+            )
+        return manifest.version
+
+    def _unlearned(self) -> list[str]:
+        """Judgements that the reward model has taken in and no active version has learned from."""
+        judgements = self._store.judgements(self.progress.learned_position)
+        return [j.feedback_id for j in judgements if j.sequence <= self.progress.judgement_position]
+
+    def _activate(self, version: str, report: Report) -> None:
+        feedback_ids = self._unlearned()
+        publish.promote(self._registry, version, report.figures)
+        # Killed from here on, the next start finds `version` active and adopts it, and the same ids are marked then.
+        self._store.mark_learned(feedback_ids, version)
+        metrics.versions_published.inc()
+        log.info("%s is active: it has learned from %d more judgements", version, len(feedback_ids))
+        position = self.progress.judgement_position
+        self._save(replace(self.progress, version=version, unpublished=0, learned_position=position), anchor=True)
+        self._registry.collect(self._keep_versions)
+
+    # Where to continue from
+
+    def _resume(self) -> Progress:
+        for version in publish.reject_unfinished(self._registry):
+            log.info("%s was published and never judged: rejected", version)
+        progress = self._checkpoints.latest()
+        if progress is None:
+            return Progress()
+        self._learner.load(self._checkpoints.path(progress.serial))
+        log.info("resumed from checkpoint %d: ppo %d, %s", progress.serial, progress.iteration, progress.version)
+        return progress
+
+    def _adopt(self, version: str) -> None:
+        """Continue from a version that is active without our doing: at the first start, or by an operator's word."""
+        manifest = self._registry.manifest(version)
+        if manifest.parent:
+            directory = self._registry.fetch(version, self._scratch / "versions")
+            self._learner.continue_from(directory / publish.ADAPTER)
+            self._store.mark_learned(publish.learned_feedback(directory), version)
+        else:
+            self._learner.continue_from(self._base_adapter)
+        log.info("continuing from %s", version)
+        self._save(replace(self.progress, version=version, unpublished=0), anchor=True)
+
+    def _return_to_active(self, progress: Progress) -> None:
+        self._learner.load_policy(self._checkpoints.path(progress.anchor))
+        self._save(replace(progress, unpublished=0))
+
+    def _save(self, progress: Progress, *, anchor: bool = False) -> None:
+        with metrics.timed("checkpoint"):
+            self.progress = self._checkpoints.save(progress, self._learner.save, anchor=anchor)
+        metrics.checkpoint_timestamp.set_to_current_time()
+        metrics.ppo_budget.set(progress.budget)
+
+    def _prompt_pool(self) -> PromptPool:
+        settings = self._settings
+        recent = [
+            prompt
+            for prompt in self._store.recent_prompts(settings.recent_prompts)
+            if len(prompt.prompt_token_ids) <= settings.max_prompt_tokens
+        ]
+        return prompts.split(recent, settings.held_out_fraction)
