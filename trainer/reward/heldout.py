@@ -1,8 +1,8 @@
 """How good heads are on judgements they never saw."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
@@ -17,16 +17,14 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Measured on held-out judgements. Ties in score count half; NaN where there is nothing to measure."""
+    """Measured on judgements that the scores were not learned from. NaN where there is nothing to measure."""
 
     judgements: int
     pairs: int
-    loss_J: Tensor
-    """Nats a judgement, of the members' mean score."""
     accuracy: float
-    """Share of pairs, within a ranking or an edit, whose better answer scores higher."""
+    """Share of pairs, within a ranking or an edit, whose better answer scores higher; equal scores count half."""
     accuracy_error: float
-    """Its standard error, each judgement taken as a whole (the pairs of one are not independent)."""
+    """Its standard error, each conversation taken as a whole (pairs of one are not independent)."""
     longer_wins: float
     """The same share for the rule that the longer answer is better: a model below it has learned less than length."""
     calibration_error: float
@@ -35,31 +33,27 @@ class Report:
     """Accuracy a source and kind; for thumbs and ratings over pairs of a liked and a disliked answer (the AUC)."""
 
 
-def examine(heads: Heads, examples: Sequence[RewardExample]) -> Report:
-    """Score held-out examples."""
-    if not examples:
-        nan = float("nan")
-        return Report(0, 0, torch.empty(0), nan, nan, nan, nan, {})
-    scores = [heads.scores(example.features_AF) for example in examples]
-    hits, longer, probability, per_judgement = [], [], [], []
+def examine(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> Report:
+    """Hold the members' scores [A, M] of each example's answers against what its rater said."""
+    hits, longer, probability = [], [], []
+    by_conversation: dict[str, tuple[float, int]] = {}
     for example, score_AM in zip(examples, scores, strict=True):
-        pairs = list(_pairs(example.tiers))
+        pairs = _pairs(example.tiers)
         if not pairs:
             continue
         better, worse = map(list, zip(*pairs, strict=True))
         margin_PM = score_AM[better] - score_AM[worse]
-        length = torch.tensor(example.lengths, dtype=torch.float32)
-        hit_P = _wins(margin_PM.mean(dim=1))
-        hits.append(hit_P)
-        longer.append(_wins(length[better] - length[worse]))
+        length_A = torch.tensor(example.lengths, dtype=torch.float32)
+        hits.append(_wins(margin_PM.mean(dim=1)))
+        longer.append(_wins(length_A[better] - length_A[worse]))
         probability.append(margin_PM.sigmoid().mean(dim=1))
-        per_judgement.append((hit_P.sum().item(), len(pairs)))
+        won, total = by_conversation.get(example.conversation, (0.0, 0))
+        by_conversation[example.conversation] = (won + hits[-1].sum().item(), total + len(pairs))
     return Report(
         judgements=len(examples),
-        pairs=sum(count for _, count in per_judgement),
-        loss_J=losses(heads, examples),
+        pairs=sum(total for _, total in by_conversation.values()),
         accuracy=_mean(hits),
-        accuracy_error=_ratio_error(per_judgement),
+        accuracy_error=_ratio_error(list(by_conversation.values())),
         longer_wins=_mean(longer),
         calibration_error=_calibration_error(probability),
         by_source=_by_source(examples, [score_AM.mean(dim=1) for score_AM in scores]),
@@ -75,10 +69,9 @@ def losses(heads: Heads, examples: Sequence[RewardExample]) -> Tensor:
     return torch.zeros(len(examples)).index_add(0, problem.judgement_C, problem.weight_C * nll_C)
 
 
-def _pairs(tiers: tuple[tuple[int, ...], ...]) -> Iterable[tuple[int, int]]:
+def _pairs(tiers: tuple[tuple[int, ...], ...]) -> list[tuple[int, int]]:
     """(better, worse) rows."""
-    for upper, lower in combinations(tiers, 2):
-        yield from ((better, worse) for better in upper for worse in lower)
+    return [pair for upper, lower in combinations(tiers, 2) for pair in product(upper, lower)]
 
 
 def _wins(margin: Tensor) -> Tensor:
@@ -94,9 +87,9 @@ def _ratio_error(hits_and_pairs: Sequence[tuple[float, int]]) -> float:
     clusters = len(hits_and_pairs)
     if clusters < 2:
         return float("nan")
-    hit_J, pair_J = torch.tensor(hits_and_pairs, dtype=torch.float64).T
-    residual_J = hit_J - hit_J.sum() / pair_J.sum() * pair_J
-    return float((residual_J.square().sum() * clusters / (clusters - 1)).sqrt() / pair_J.sum())
+    hit_K, pair_K = torch.tensor(hits_and_pairs, dtype=torch.float64).T
+    residual_K = hit_K - hit_K.sum() / pair_K.sum() * pair_K
+    return float((residual_K.square().sum() * clusters / (clusters - 1)).sqrt() / pair_K.sum())
 
 
 def _calibration_error(probabilities: Sequence[Tensor]) -> float:

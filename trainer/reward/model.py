@@ -1,5 +1,6 @@
 """The reward model: what raters prefer, learned from what they said so far, and how sure that is."""
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from torch import Tensor
 from settings.reward import RewardSettings
 from trainer.reward.examples import RewardExample
 from trainer.reward.heads import Heads, fit
-from trainer.reward.heldout import Report, examine
+from trainer.reward.heldout import examine, losses
 from trainer.reward.replay import Replay, is_heldout
 
 
@@ -79,9 +80,9 @@ class RewardModel:
         self._heldout.add([e for e, out in zip(examples, held, strict=True) if out], rng)
         self._updates += 1
         promoted = bool(len(self._train)) and self._promote(self._fit())
-        report = examine(self._heads, self._heldout.examples) if self._heads else None
-        self._ready = report is not None and self._is_ready(report)
-        return self._figures(report, new=new, promoted=promoted, seconds=time.monotonic() - started)
+        figures = self._figures(new=new, promoted=promoted, seconds=time.monotonic() - started)
+        self._ready = figures.ready
+        return figures
 
     def retain(self, feedback_ids: set[str]) -> int:
         """Forget judgements that no longer count (retracted, erased); the next update learns without them."""
@@ -135,17 +136,13 @@ class RewardModel:
     def _promote(self, candidate: Heads) -> bool:
         heldout = self._heldout.examples
         if self._heads is not None and heldout:
-            worse_J = examine(candidate, heldout).loss_J - examine(self._heads, heldout).loss_J
+            worse_J = losses(candidate, heldout) - losses(self._heads, heldout)
             error = worse_J.std().item() / len(worse_J) ** 0.5 if len(worse_J) > 1 else 0.0
             if worse_J.mean().item() > self._settings.promotion_slack * error:
                 return False
         self._heads = candidate
         self._refit_gain()
         return True
-
-    def _is_ready(self, report: Report) -> bool:
-        enough = len(self._train) >= self._settings.ready_judgements
-        return enough and report.accuracy - report.accuracy_error > 0.5
 
     def _refit_gain(self) -> None:
         if self._heads is None or len(self._reference_BF) < 2:
@@ -160,20 +157,22 @@ class RewardModel:
         if not features_BF.isfinite().all():
             raise ValueError("features that are not finite; check the trunk's dtype and its inputs")
 
-    def _figures(self, report: Report | None, *, new: int, promoted: bool, seconds: float) -> RewardFigures:
-        nan = float("nan")
-        judgements = len(self._train)
+    def _figures(self, *, new: int, promoted: bool, seconds: float) -> RewardFigures:
+        judgements, heldout = len(self._train), self._heldout.examples if self._heads else []
+        scores = [self._heads.scores(example.features_AF) for example in heldout] if self._heads else []
+        report = examine(heldout, scores)
+        enough = judgements >= self._settings.ready_judgements
         return RewardFigures(
             new_judgements=new,
             judgements=judgements,
             replay_share=1 - new / judgements if judgements else 0.0,
             heldout_judgements=len(self._heldout),
             promoted=promoted,
-            ready=self._ready,
-            heldout_loss=report.loss_J.mean().item() if report else nan,
-            accuracy=report.accuracy if report else nan,
-            longer_wins=report.longer_wins if report else nan,
-            calibration_error=report.calibration_error if report else nan,
-            accuracy_by_source=report.by_source if report else {},
+            ready=enough and report.accuracy - report.accuracy_error > 0.5,
+            heldout_loss=losses(self._heads, heldout).mean().item() if self._heads and heldout else math.nan,
+            accuracy=report.accuracy,
+            longer_wins=report.longer_wins,
+            calibration_error=report.calibration_error,
+            accuracy_by_source=report.by_source,
             seconds=seconds,
         )

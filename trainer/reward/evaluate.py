@@ -1,0 +1,95 @@
+"""`python -m trainer.reward.evaluate --store PATH`: how well the reward model predicts judgements it has not seen.
+
+Cross-validated by conversation over all judgements in the preference store: every conversation is scored once, by heads
+that were learned from other conversations only.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from feedback.judgement import Judgement
+from feedback.store import PreferenceStore
+from settings import Settings, load
+from settings.reward import RewardSettings
+from trainer.backbone import Backbone
+from trainer.reward.examples import Featuriser, RewardExample
+from trainer.reward.features import pool
+from trainer.reward.heads import fit
+from trainer.reward.heldout import Report, examine
+from trainer.tokens import Sample
+
+
+def cross_validate(examples: Sequence[RewardExample], settings: RewardSettings, *, folds: int, seed: int = 0) -> Report:
+    """The report of scores that no fold's own conversations had a part in.
+
+    Raises:
+        ValueError: all examples fall into one fold.
+    """
+    fold_of = [_fold(example.conversation, folds) for example in examples]
+    if len(set(fold_of)) < 2:
+        raise ValueError(f"{len(examples)} judgements of too few conversations to split in {folds}; collect more")
+    scores: list[Tensor] = [torch.empty(0)] * len(examples)
+    for fold in sorted(set(fold_of)):
+        heads = fit([e for e, f in zip(examples, fold_of, strict=True) if f != fold], settings, seed=seed)
+        for index, example in enumerate(examples):
+            if fold_of[index] == fold:
+                scores[index] = heads.scores(example.features_AF)
+    return examine(examples, scores)
+
+
+def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[RewardExample]:
+    """Examples with the features of the configured base model."""
+    trainer = settings.trainer
+    backbone = Backbone(settings.model.path, trainer.lora, dtype=getattr(torch, trainer.dtype), seed=trainer.seed)
+
+    def features(samples: list[Sample]) -> Tensor:
+        passes = backbone.frozen(samples, temperature=1.0, pool=pool)
+        return torch.stack([passed.features_F for passed in passes if passed.features_F is not None])
+
+    featuriser = Featuriser(
+        features,
+        backbone.tokenizer,
+        cache_size=trainer.reward.feature_cache,
+        prompt_tokens=trainer.reward.prompt_tokens,
+        response_tokens=trainer.reward.response_tokens,
+    )
+    return featuriser.examples(judgements)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trainer.reward.evaluate", description=__doc__)
+    parser.add_argument("--store", type=Path, required=True, help="the trainer's preference store (SQLite)")
+    parser.add_argument("--folds", type=int, default=5)
+    arguments = parser.parse_args()
+    if not arguments.store.is_file():
+        parser.error(f"--store {arguments.store}: no such file")
+    settings = load()
+    torch.set_num_threads(settings.trainer.torch_threads)
+    judgements = PreferenceStore(arguments.store).judgements()
+    print(f"{len(judgements)} judgements; computing features with {settings.model.path} …", flush=True)
+    examples = featurise(judgements, settings)
+    show(cross_validate(examples, settings.trainer.reward, folds=arguments.folds), folds=arguments.folds)
+
+
+def show(report: Report, *, folds: int) -> None:
+    """Print a report as a table."""
+    print(f"{report.judgements} judgements, {report.pairs} pairs, {folds} folds by conversation")
+    print(f"  held-out pairwise accuracy  {report.accuracy:6.1%} ± {report.accuracy_error:.1%}")
+    print(f"  longer answer wins (floor)  {report.longer_wins:6.1%}")
+    print(f"  calibration error           {report.calibration_error:6.1%}")
+    for name, accuracy in sorted(report.by_source.items()):
+        print(f"  {name:<26}  {accuracy:6.1%}")
+
+
+def _fold(conversation: str, folds: int) -> int:
+    digest = hashlib.blake2b(conversation.encode(), digest_size=8, person=b"fold").digest()
+    return int.from_bytes(digest, "big") % folds
+
+
+if __name__ == "__main__":
+    main()
