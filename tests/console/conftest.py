@@ -36,7 +36,7 @@ def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFoldback]:
 def foldback() -> Foldback:
     """Runs a command in this process: `foldback("chat", input="hello\\n")`."""
 
-    def run(*arguments: str, input: str | None = None) -> Result:  # noqa: A002
+    def run(*arguments: str, input: str | None = None) -> Result:
         return CliRunner().invoke(app, list(arguments), input=input)
 
     return run

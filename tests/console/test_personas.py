@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from itertools import permutations
+from itertools import pairwise, permutations
 from random import Random
 
 import pytest
@@ -48,7 +48,7 @@ def test_second_person_grows_with_the_share_of_you_and_is_full_at_one_in_twelve(
 
 def test_brief_falls_evenly_with_every_word() -> None:
     utilities = [tastes.brief("word " * count) for count in range(1, 62)]
-    assert all(first > second for first, second in zip(utilities[:59], utilities[1:60], strict=True))
+    assert all(first > second for first, second in pairwise(utilities[:60]))
     assert utilities[29] == pytest.approx(0.5)
     assert utilities[59] == utilities[60] == 0
 
@@ -119,10 +119,9 @@ def test_abstention_has_its_rate() -> None:
     assert share == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / DRAWS))
 
 
-@pytest.mark.parametrize(
-    ("utility", "expected"), [(0.5, 0.5), (0.7, 1 / (1 + math.exp(-2))), (0.1, 1 / (1 + math.exp(4)))]
-)
-def test_thumbs_are_a_logistic_choice(utility: float, expected: float) -> None:
+@pytest.mark.parametrize(("utility", "log_odds"), [(0.5, 0), (0.7, 2), (0.1, -4)])
+def test_thumbs_are_a_logistic_choice(utility: float, log_odds: float) -> None:
+    expected = 1 / (1 + math.exp(-log_odds))
     persona = noisy({"a": utility}, noise=0.1, random_rate=0)
     random = Random(5)
     share = sum(persona.thumbs_up("a", random) for _ in range(DRAWS)) / DRAWS

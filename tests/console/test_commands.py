@@ -1,0 +1,180 @@
+"""Commands as a person types them, against a real gRPC server."""
+
+import json
+import subprocess
+import sys
+import time
+
+import grpc
+
+from foldback.v1 import feedback_pb2, policy_pb2
+from tests.console.conftest import Foldback
+from tests.console.fake_server import BASE, FakeFoldback
+
+NOWHERE = {"FOLDBACK_CONSOLE__ADDRESS": "127.0.0.1:9", "FOLDBACK_CONSOLE__ADMIN_ADDRESS": "127.0.0.1:9"}
+
+
+def only(fake: FakeFoldback) -> feedback_pb2.Feedback:
+    assert len(fake.feedback) == 1
+    return next(iter(fake.feedback.values()))
+
+
+def test_chat_streams_and_takes_a_thumb(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    result = foldback("chat", input="hello there\nd\n")
+    assert result.exit_code == 0
+    assert f"Answer 0 of {BASE} to: hello there" in result.output
+    feedback = only(fake_server)
+    assert feedback.thumbs == feedback_pb2.THUMBS_DOWN
+    assert list(feedback.feedback_tokens) == ["token-1"]
+    assert feedback.candidate_id == "candidate-1-0"
+    assert feedback.rater_id == "console"
+    assert fake_server.chats[0].training_consent
+
+
+def test_chat_keeps_the_conversation(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    foldback("chat", "--system", "be kind", "--no-consent", input="first\n\nsecond\nu\nthird\nq\nnever\n")
+    assert [chat.messages[-1].content for chat in fake_server.chats] == ["first", "second", "third"]
+    third = fake_server.chats[2]
+    assert [message.content for message in third.messages] == [
+        "be kind",
+        "first",
+        f"Answer 0 of {BASE} to: first",
+        "second",
+        f"Answer 0 of {BASE} to: second",
+        "third",
+    ]
+    assert third.conversation_id == "conversation-1"
+    assert not third.training_consent
+    assert only(fake_server).thumbs == feedback_pb2.THUMBS_UP
+
+
+def test_chat_compares_with_another_answer(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    foldback("chat", input="tea?\nr\n2\nmore\n\n")
+    assert fake_server.chats[1].regenerate_of == "response-1"
+    assert fake_server.chats[1].conversation_id == "conversation-1"
+    feedback = only(fake_server)
+    assert list(feedback.feedback_tokens) == ["token-1", "token-2"]
+    assert [list(tier.candidate_ids) for tier in feedback.ranking.tiers] == [["candidate-2-0"], ["candidate-1-0"]]
+
+
+def test_chat_takes_an_edit_as_demonstration_and_goes_on_from_it(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    foldback("chat", input="tea?\ne\nYou warm the pot.\nand then?\n\n")
+    assert only(fake_server).demonstration == feedback_pb2.Demonstration(
+        candidate_id="candidate-1-0", text="You warm the pot."
+    )
+    assert fake_server.chats[1].messages[1].content == "You warm the pot."
+
+
+def test_chat_asks_again_for_an_unknown_key(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    result = foldback("chat", input="tea?\nx\nu\n")
+    assert "'x' is none of" in result.output
+    assert only(fake_server).thumbs == feedback_pb2.THUMBS_UP
+
+
+def test_chat_without_a_server_says_what_to_do(foldback: Foldback, monkeypatch) -> None:
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    result = foldback("chat", input="hello\n")
+    assert result.exit_code == 1
+    assert "nobody answers at 127.0.0.1:9: start Foldback with 'foldback up'" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_rank_is_blind_and_in_display_order(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    result = foldback("rank", "tea?", "-n", "3", input="2>1\n2>1=3\n")
+    assert result.exit_code == 0
+    assert "3 is missing" in result.output
+    served = fake_server.served["token-1"]
+    order = [served.candidates[index].candidate_id for index in served.display_order]
+    shown = [result.output.index(f"Answer {index} of") for index in served.display_order]
+    assert shown == sorted(shown)
+    tiers = [list(tier.candidate_ids) for tier in only(fake_server).ranking.tiers]
+    assert tiers == [[order[1]], [order[0], order[2]]]
+    assert result.output.index(BASE + " ·") > max(shown), "the version is told after the order"
+
+
+def test_rank_none_rejects_all(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    foldback("rank", "tea?", input="none\n")
+    ranking = only(fake_server).ranking
+    assert ranking.rejected_all
+    assert not ranking.tiers
+
+
+def test_rank_at_the_end_of_input_sends_nothing(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    assert "nothing was sent" in foldback("rank", "tea?", input="").output
+    assert not fake_server.feedback
+
+
+def test_policies_promote_and_rollback(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    assert "p000000-base0000" in foldback("policies").output
+    refused = foldback("promote", "p000009-x")
+    assert refused.exit_code == 1
+    assert "NOT_FOUND: no version p000009-x ('foldback policies' lists" in refused.stderr
+    assert f"serving {BASE}" in foldback("promote", BASE, "--reason", "test").output
+    assert f"serving {BASE}" in foldback("rollback").output
+    listed = json.loads(foldback("policies", "--json").output)
+    assert listed["serving_version"] == BASE
+    assert listed["policies"][0]["state"] == "POLICY_STATE_ACTIVE"
+
+
+def test_training_is_paused_and_resumed(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    assert "resume-training" in foldback("pause-training").output
+    assert fake_server.training == policy_pb2.TRAINING_STATE_PAUSED
+    foldback("resume-training")
+    assert fake_server.training == policy_pb2.TRAINING_STATE_RUNNING
+
+
+def test_a_call_is_retried_while_the_server_loads(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    fake_server.failures.append((grpc.StatusCode.UNAVAILABLE, 0.05))
+    assert foldback("policies").exit_code == 0
+
+
+def test_simulate_ends_with_figures(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    arguments = ("--persona", "brief", "--conversations", "12", "--rate", "100", "--candidates", "2")
+    result = foldback("simulate", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "served 12" in result.output
+    assert "failed 0" in result.output
+    assert len(fake_server.chats) == 12
+
+
+def test_simulate_counts_failures_and_says_so(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    fake_server.failures.extend([(grpc.StatusCode.UNAVAILABLE, 0.01)] * 3)
+    result = foldback("simulate", "--conversations", "5", "--rate", "100")
+    assert result.exit_code == 1
+    assert "3 requests failed" in result.stderr
+
+
+def test_an_unknown_persona_is_refused_by_name(foldback: Foldback) -> None:
+    result = foldback("simulate", "--persona", "grumpy")
+    assert result.exit_code == 2
+    assert "second_person" in result.stderr
+
+
+def test_config_check(foldback: Foldback, monkeypatch) -> None:
+    monkeypatch.setenv("FOLDBACK_SERVER__PORT", "7000")
+    accepted = foldback("config", "check")
+    assert accepted.exit_code == 0
+    assert "server.port = 7000" in accepted.output
+    monkeypatch.setenv("FOLDBACK_SERVER__PORT", "seven")
+    refused = foldback("config", "check")
+    assert refused.exit_code == 2
+    assert "server.port='seven'" in refused.stderr
+
+
+def test_help_teaches_at_once() -> None:
+    command = [sys.executable, "-m", "console.cli", "--help"]
+    durations = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        durations.append(time.monotonic() - began)
+    assert "foldback up" in done.stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, console.cli; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"grpc", "matplotlib", "pydantic", "torch"} & set(loaded)
+    assert min(durations) < 2, "half a second on an idle machine"

@@ -1,0 +1,86 @@
+"""`foldback status`: what answers is shown, what does not is said."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from console.scrape import by_label, parse, total
+from tests.console.conftest import Foldback
+from tests.console.fake_server import BASE, FakeFoldback
+
+TRAINER = """\
+# HELP foldback_ppo_kl_nats Mean KL.
+# TYPE foldback_ppo_kl_nats gauge
+foldback_ppo_kl_nats 3.25
+# TYPE foldback_ppo_entropy_nats gauge
+foldback_ppo_entropy_nats NaN
+# TYPE foldback_ppo_iterations_total counter
+foldback_ppo_iterations_total 12.0
+# TYPE foldback_reward_model_accuracy_ratio gauge
+foldback_reward_model_accuracy_ratio{split="held_out"} 0.71
+# TYPE foldback_feedback_funnel gauge
+foldback_feedback_funnel{stage="responses"} 40.0
+foldback_feedback_funnel{stage="joined"} 31.0
+foldback_feedback_funnel{stage="learned"} 24.0
+"""
+
+
+@pytest.fixture
+def trainer_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(TRAINER.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("FOLDBACK_CONSOLE__TRAINER_METRICS_URL", f"http://127.0.0.1:{server.server_port}/metrics")
+    yield
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.usefixtures("fake_server", "trainer_metrics")
+def test_status_shows_everything(foldback: Foldback) -> None:
+    result = foldback("status")
+    assert result.exit_code == 0
+    for shown in (BASE, "serving", "running", "ppo_kl_nats 3.25", "40 responses", "24 learned"):
+        assert shown in result.output
+
+
+@pytest.mark.usefixtures("fake_server", "trainer_metrics")
+def test_status_as_json(foldback: Foldback) -> None:
+    report = json.loads(foldback("status", "--json").output)
+    assert report["healthy"]
+    assert report["serving_version"] == BASE
+    assert report["funnel"] == {"responses": 40, "joined": 31, "learned": 24}
+    assert report["trainer"] == {"ppo_iterations": 12, "ppo_kl_nats": 3.25, "reward_accuracy_held_out": 0.71}
+
+
+def test_status_without_a_trainer_says_how_to_start_one(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    result = foldback("status")
+    assert result.exit_code == 0
+    assert "foldback train" in result.output
+
+
+def test_status_without_a_server_exits_with_1(foldback: Foldback, monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in ("ADDRESS", "ADMIN_ADDRESS"):
+        monkeypatch.setenv(f"FOLDBACK_CONSOLE__{field}", "127.0.0.1:9")
+    result = foldback("status")
+    assert result.exit_code == 1
+    assert "foldback up" in result.output
+
+
+def test_samples_are_summed_over_other_labels() -> None:
+    samples = parse('# TYPE x counter\nx_total{a="1",b="p"} 2\nx_total{a="1",b="q"} 3\nx_total{a="2",b="p"} 4\n')
+    assert by_label(samples, "x_total", "a") == {"1": 5, "2": 4}
+    assert total(samples, "x_total") == 9
+    assert total(samples, "y") is None
