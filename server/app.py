@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import REGISTRY, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 
 from feedback.eventlog import EventLog
 from feedback.outcomes import Outcomes
@@ -193,10 +193,10 @@ async def _listen(server: grpc.aio.Server, health: Health, services: list[str], 
 
 
 def _metrics(settings: Settings, event_log: EventLog, stack: AsyncExitStack) -> str:
-    collector = EventLogCollector(event_log)
-    REGISTRY.register(collector)
-    stack.callback(REGISTRY.unregister, collector)
-    server, thread = start_http_server(settings.server.metrics_port, settings.server.host)
+    metrics = CollectorRegistry()
+    metrics.register(REGISTRY)
+    metrics.register(EventLogCollector(event_log))
+    server, thread = start_http_server(settings.server.metrics_port, settings.server.host, metrics)
 
     def stop() -> None:
         server.shutdown()

@@ -157,8 +157,7 @@ class SwapController:
             log.error("%s stays active in the registry: %s", version, error)
 
     def _tell(self, manifest: Manifest) -> None:
-        if self._serving:
-            POLICY_INFO.remove(self.serving_version, SLOT)
+        POLICY_INFO.clear()
         POLICY_INFO.labels(manifest.version, SLOT).set(1)
         POLICY_AGE.set_function(lambda: time.time() - manifest.create_time.timestamp())
         POLICY_SKEW.set(0)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from settings.engine import EngineSettings
 from settings.section import Section
 
 
@@ -29,6 +30,8 @@ class ServerSettings(Section):
     """Prompt and completion tokens together; never more than the model was trained for."""
     max_batch: int = Field(default=32, ge=1)
     """Candidates decoded at once; the others wait."""
+    vllm: EngineSettings = Field(default_factory=EngineSettings)
+    """What only vLLM needs to know."""
     max_in_flight: int = Field(default=256, ge=1)
     """Chat calls accepted at once, waiting or decoding; one more is answered RESOURCE_EXHAUSTED."""
     max_rollouts_in_flight: int = Field(default=64, ge=1)
