@@ -25,8 +25,9 @@ PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 INTRODUCTION = """\
 # Metrics
 
-Prometheus text: the server's on port 9464, the trainer's on 9465. Units are base units and stand in the names; no label holds a version, a
-conversation or a user, `foldback_policy_info` alone excepted. vLLM's own `vllm:*` metrics stand beside the server's.
+Prometheus text: the server's on port 9464, the trainer's on 9465. Units are base units and stand in the names. No label
+holds a version, a conversation or a user, `foldback_policy_info` alone excepted. vLLM's own `vllm:*` metrics stand
+beside the server's.
 
 Made by `python scripts/document_metrics.py` from the code; a test keeps it fresh.
 """

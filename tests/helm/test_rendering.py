@@ -8,7 +8,7 @@ import pytest
 
 from tests.helm.chart import CHART, Object, named, of_kind, render
 
-NOT_KUBERNETES = {"ServiceMonitor"}
+NOT_KUBERNETES = {"ServiceMonitor", "PrometheusRule"}
 """Custom resources: the Kubernetes schemas do not describe them."""
 
 
@@ -84,6 +84,7 @@ def test_schema_refuses(values: dict[str, Any], field: str) -> None:
 def test_options_add_and_remove_objects() -> None:
     kinds = {
         "ServiceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
+        "PrometheusRule": {"metrics": {"prometheusRule": {"enabled": True}}},
         "NetworkPolicy": {"networkPolicy": {"enabled": True}},
     }
     for kind, on in kinds.items():

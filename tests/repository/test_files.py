@@ -14,7 +14,7 @@ REGISTRY_HOST = re.compile(
     r"\b(?:[\w-]+\.)*(?:pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|download\.pytorch\.org|proxy\.golang\.org"
     r"|crates\.io|deb\.debian\.org|docker\.io|ghcr\.io|quay\.io|nvcr\.io|conda\.anaconda\.org)\b"
 )
-INDEX_OPTION = re.compile(r"--(?:extra-)?index-url|--find-links|--trusted-host")
+INDEX_OPTION = re.compile(r"--(?:(?:extra-)?index-ur[l]|find-link[s]|trusted-hos[t])\b")
 
 
 def test_python_files_are_short() -> None:
