@@ -1,0 +1,67 @@
+"""`trainer.lora:` and `trainer.ppo:` what is trained of the policy, and how."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from settings.section import Section
+
+
+class LoraSettings(Section):
+    rank: int = Field(default=16, ge=1)
+    """Rank of every adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """The adapter's product is scaled by alpha / rank."""
+    layers: float = Field(default=0.5, gt=0, le=1)
+    """Share of the decoder layers, from the top, that carry adapters. The layers below are the same for policy and
+    reference, so they are computed once a rollout and never differentiated."""
+
+
+class PpoSettings(Section):
+    estimator: Literal["gae", "rloo"] = "gae"
+    """gae: the value head's advantages (PPO). rloo: a sample's return less the mean of the others of its prompt."""
+    epochs: int = Field(default=2, ge=1)
+    """Passes over a batch of rollouts."""
+    minibatches: int = Field(default=2, ge=1)
+    """Optimiser steps a pass."""
+    token_budget: int = Field(default=1024, ge=1)
+    """Tokens, padding included, of one forward pass: bounds memory. A longer prompt group is a pass of its own."""
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Adam, for the adapters; constant after the warm-up, as online learning has no end."""
+    warmup_steps: int = Field(default=4, ge=0)
+    """Optimiser steps over which the learning rate grows linearly to its value."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The adapters' gradient is scaled down to this Euclidean norm."""
+
+    value_learning_rate: float = Field(default=1e-3, gt=0)
+    """Adam, for the value head."""
+    value_epochs: int = Field(default=8, ge=1)
+    """Passes of the value head over a batch (cheap: it reads the frozen trunk's states, computed already)."""
+    value_hidden: int = Field(default=256, ge=1)
+    """Width of the value head's hidden layer."""
+    value_clip: float = Field(default=0.5, gt=0)
+    """How far a value may move from its value at rollout before its loss goes flat; scores have deviation 1."""
+
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """γ of the returns."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """λ of generalised advantage estimation."""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """ε: the probability ratio's gain ends at 1 ± ε."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """c: bounds the loss of a token with negative advantage at c times that advantage. None: unbounded."""
+
+    kl_coefficient: float = Field(default=0.05, ge=0)
+    """β at the start: reward per nat by which a token leaves the reference."""
+    kl_target: float | None = Field(default=8.0, gt=0)
+    """Nats a response that β is steered to. None: β stays."""
+    kl_horizon: float = Field(default=500.0, gt=0)
+    """Responses over which β moves by a factor e^±0.2 when far off target."""
+    missing_eos_penalty: float = Field(default=0.0, ge=0)
+    """Taken from the score of a response cut at the token limit. 0 where a low limit cuts most of them."""
+
+    importance_cap: float = Field(default=2.0, ge=1)
+    """Largest weight π_proximal / π_behaviour of a token that an older policy drew."""
+    max_staleness: int = Field(default=2, ge=0)
+    """Rollouts drawn more than this many updates ago are dropped."""

@@ -1,0 +1,254 @@
+"""The one language model of the trainer: a frozen trunk, and the policy's adapters on it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from settings.ppo import LoraSettings
+from trainer import lora_merge, sampling
+from trainer.batching import Layout, lay_out, micro_batches
+from trainer.logprobs import token_logprobs
+from trainer.lora import adapt, first_adapted_layer
+from trainer.tokens import Sample
+from trainer.upper_trunk import UpperTrunk
+
+Pool = Callable[[tuple[Tensor, ...], Tensor], Tensor]
+"""(hidden_states_BTD of the embeddings and of every layer, response_mask_BT) → features_BF."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenPass:
+    """What the trunk alone says of one sample of T response tokens; S tokens with its prompt."""
+
+    reference_logprobs_T: Tensor
+    """float32, nats: the trunk is the reference policy."""
+    hidden_TD: Tensor
+    """The final hidden state that predicts each response token: what the value head reads."""
+    features_F: Tensor | None
+    """What `pool` made of the sample; None without it."""
+    lower: tuple[Tensor, Tensor] | None
+    """Inputs of the lowest adapted layer at prompt_PD and at response_TD, the same for reference and policy. None where
+    every layer is adapted."""
+
+
+class Backbone:
+    """Reference (adapters off) and policy (adapters on) over one copy of the weights.
+
+    Args:
+        model_path: a directory or hub name of a causal language model with a chat template.
+        dtype: of the frozen trunk; adapters are float32.
+        seed: of the adapters' initial values.
+
+    Raises:
+        ValueError: the model's logits are not its head times its final hidden state.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        lora: LoraSettings,
+        *,
+        dtype: torch.dtype = torch.bfloat16,
+        seed: int = 0,
+        token_budget: int = 1024,
+    ) -> None:
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).eval()
+        self.eos_token_ids = _eos_token_ids(model, self.tokenizer)
+        self.token_budget = token_budget
+        self._share_prompts = _attends_everywhere(model)
+        self._decoder: nn.Module = model.get_decoder()
+        self._head_VD: Tensor = model.get_output_embeddings().weight
+        self._pad_id = min(self.eos_token_ids)
+        self._split = first_adapted_layer(model.config.num_hidden_layers, lora.layers)
+        self.model: PeftModel = adapt(model, lora, seed)
+        self._upper = UpperTrunk(self._decoder, self._split)
+        self._check_head()
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self._head_VD.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        return self._head_VD.device
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapters."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def micro_batches(self, samples: Sequence[Sample]) -> list[list[int]]:
+        """Indices of samples that fit one pass together."""
+        return micro_batches(samples, self.token_budget, share_prompts=self._share_prompts)
+
+    @torch.no_grad()
+    def frozen(self, samples: Sequence[Sample], *, temperature: float, pool: Pool | None = None) -> list[FrozenPass]:
+        """The reference's logprobs and hidden states, and with `pool` the features, of each sample in order."""
+        passes: dict[int, FrozenPass] = {}
+        with self.model.disable_adapter():
+            for batch in self.micro_batches(samples):
+                found = self._frozen_batch([samples[i] for i in batch], temperature, pool)
+                passes |= dict(zip(batch, found, strict=True))
+        return [passes[index] for index in range(len(samples))]
+
+    def policy_logprobs(
+        self,
+        samples: Sequence[Sample],
+        temperature: float,
+        frozen: Sequence[FrozenPass] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The policy's logprobs of the samples, in one pass; `frozen` (of the same samples) saves the lower layers.
+
+        Returns:
+            (logprobs_BT, entropy_BT, mask_BT): float32 nats, 0 past a response's end. The entropy carries no gradient.
+        """
+        layout = self._lay_out(samples)
+        lower_RSD = _lower_states(frozen, layout) if frozen and self._split else None
+        with self._upper.starting_from(lower_RSD) if lower_RSD is not None else nullcontext():
+            hidden_RSD = self._hidden(layout)[-1]
+        mask_BT = layout.mask_BT
+        hidden_ND = hidden_RSD.flatten(0, 1)[layout.predictor_BT[mask_BT]]
+        tokens_N = layout.input_ids_RS.flatten()[layout.token_BT[mask_BT]]
+        logprobs_N, entropy_N = token_logprobs(hidden_ND, self._head_VD, tokens_N, temperature)
+        zeros_BT = torch.zeros(mask_BT.shape, device=self.device)
+        return (
+            zeros_BT.masked_scatter(mask_BT, logprobs_N),
+            zeros_BT.masked_scatter(mask_BT, entropy_N),
+            mask_BT,
+        )
+
+    def generate(
+        self, prompts: list[tuple[int, ...]], *, max_new_tokens: int, temperature: float, seed: int
+    ) -> list[Sample]:
+        """Sample the policy as it would be served (merged weights), one response a prompt."""
+        with lora_merge.merged(self.model):
+            return sampling.sample(
+                self.model.get_base_model(),
+                prompts,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                eos_token_ids=self.eos_token_ids,
+                pad_id=self._pad_id,
+                seed=seed,
+            )
+
+    def save_adapter(self, directory: Path) -> None:
+        """adapter_config.json and adapter_model.safetensors, as PEFT and vLLM read them."""
+        self.model.save_pretrained(str(directory), safe_serialization=True)
+
+    def load_adapter(self, directory: Path) -> None:
+        """Take the adapter weights that `save_adapter` wrote.
+
+        Raises:
+            ValueError: they are of other layers or another rank than this backbone's.
+        """
+        weights = load_peft_weights(str(directory), device="cpu")
+        report = set_peft_model_state_dict(self.model, weights)
+        missing = [name for name in report.missing_keys if "lora_" in name]
+        if missing or report.unexpected_keys:
+            raise ValueError(
+                f"adapter {directory}: {len(missing)} tensors missing, {len(report.unexpected_keys)} unknown "
+                f"(first: {[*missing, *report.unexpected_keys][0]}); use the lora settings it was trained with"
+            )
+
+    def save_merged(self, directory: Path) -> None:
+        """A complete model directory: bf16 safetensors of W + s B A, config and tokenizer."""
+        lora_merge.save_merged(self.model, directory)
+        self.tokenizer.save_pretrained(directory)
+
+    def _lay_out(self, samples: Sequence[Sample]) -> Layout:
+        return lay_out(samples, self._pad_id, share_prompts=self._share_prompts)
+
+    def _hidden(self, layout: Layout, *, every_layer: bool = False) -> tuple[Tensor, ...]:
+        output = self._decoder(
+            input_ids=layout.input_ids_RS,
+            attention_mask=layout.attention_mask,
+            position_ids=layout.position_ids_RS,
+            use_cache=False,
+            output_hidden_states=every_layer,
+        )
+        return (*(output.hidden_states or ()), output.last_hidden_state)
+
+    def _frozen_batch(self, samples: Sequence[Sample], temperature: float, pool: Pool | None) -> list[FrozenPass]:
+        layout = self._lay_out(samples)
+        *layers, final_RSD = self._hidden(layout, every_layer=True)
+        mask_BT = layout.mask_BT
+        hidden_ND = final_RSD.flatten(0, 1)[layout.predictor_BT[mask_BT]]
+        tokens_N = layout.input_ids_RS.flatten()[layout.token_BT[mask_BT]]
+        logprobs_N, _ = token_logprobs(hidden_ND, self._head_VD, tokens_N, temperature)
+        features_BF = None
+        if pool is not None:
+            states = tuple(layer.flatten(0, 1)[layout.token_BT] for layer in layers)
+            features_BF = pool(states, mask_BT)
+        lengths = [len(sample.response_ids) for sample in samples]
+        return [
+            FrozenPass(
+                reference_logprobs_T=logprobs_T.clone(),
+                hidden_TD=hidden_TD.clone(),
+                features_F=None if features_BF is None else features_BF[b],
+                lower=_lower_of(layers[self._split], layout, b) if self._split else None,
+            )
+            for b, (logprobs_T, hidden_TD) in enumerate(
+                zip(torch.split(logprobs_N, lengths), torch.split(hidden_ND, lengths), strict=True)
+            )
+        ]
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        token = torch.tensor([[self._pad_id]], device=self.device)
+        logits_V = self.model(input_ids=token).logits[0, -1].float()
+        hidden_D = self._decoder(input_ids=token, use_cache=False).last_hidden_state[0, -1]
+        gap = (self._head_VD.float() @ hidden_D.float() - logits_V).abs().max().item()
+        if gap > 0.02 * max(1.0, logits_V.abs().max().item()):
+            raise ValueError(
+                f"model {self.model.config.name_or_path}: its logits differ by {gap:.3g} from its head times its final "
+                "hidden state (a bias, a scale or a cap); choose a model with a plain head"
+            )
+
+
+def _lower_of(layer_RSD: Tensor, layout: Layout, b: int) -> tuple[Tensor, Tensor]:
+    row, prompt = layout.prompt_rows[b]
+    response = layout.token_BT[b][layout.mask_BT[b]]
+    return layer_RSD[row, :prompt], layer_RSD.flatten(0, 1)[response]
+
+
+def _lower_states(frozen: Sequence[FrozenPass], layout: Layout) -> Tensor:
+    """[R, S, D], zero at padding."""
+    lower = [each.lower for each in frozen if each.lower is not None]
+    prompt_PD = lower[0][0]
+    rows, width = layout.input_ids_RS.shape
+    states_RSD = prompt_PD.new_zeros(rows, width, prompt_PD.shape[-1])
+    flat_ND = states_RSD.view(rows * width, -1)
+    for b, (prompt_PD, response_TD) in enumerate(lower):
+        row, prompt = layout.prompt_rows[b]
+        states_RSD[row, :prompt] = prompt_PD
+        flat_ND[layout.token_BT[b][layout.mask_BT[b]]] = response_TD
+    return states_RSD
+
+
+def _attends_everywhere(model: PreTrainedModel) -> bool:
+    """Whether every layer is full causal attention, so that a mask of ours may replace the model's own."""
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
+
+
+def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """What ends a turn: the generation config's tokens and the tokenizer's.
+
+    Raises:
+        ValueError: neither names one.
+    """
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ids = configured if isinstance(configured, list) else [configured]
+    found = frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+    if not found:
+        raise ValueError(f"model {model.config.name_or_path}: no end-of-turn token; set eos_token_id in its config")
+    return found
