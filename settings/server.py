@@ -19,8 +19,8 @@ class ServerSettings(Section):
     """Prometheus text. 0 picks a free port."""
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it is installed, else transformers, and the log says so."""
-    swap_mode: Literal["auto", "weights", "adapter"] = "auto"
-    """How new versions reach the engine. auto: adapter on GPU, weights on CPU."""
+    swap_mode: Literal["weights"] = "weights"
+    """How new versions reach the engine: merged weights, put in place between two tokens."""
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """What the engine computes in."""
