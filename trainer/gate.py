@@ -18,9 +18,6 @@ from trainer.backbone import Backbone
 from trainer.reward.features import pool
 from trainer.tokens import Sample
 
-_CHUNK = 8
-"""Responses a forward pass; bounds the memory of the logits."""
-
 Score = Callable[[Tensor], Tensor]
 """features_BF -> conservative calibrated rewards_B."""
 
@@ -114,15 +111,17 @@ def evaluate(
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
     log_ratios, entropies = [], []
     with torch.no_grad():
-        for start in range(0, len(samples), _CHUNK):
-            logprobs_BT, entropy_BT, mask_BT = backbone.policy_logprobs(samples[start : start + _CHUNK], temperature)
-            for row, passed in enumerate(frozen[start : start + _CHUNK]):
-                present_T = mask_BT[row].bool()
-                log_ratios.append((logprobs_BT[row][present_T] - passed.reference_logprobs_T).sum().item())
-                entropies.append(entropy_BT[row][present_T])
+        for batch in backbone.micro_batches(samples):
+            passes = [frozen[index] for index in batch]
+            logprobs_BT, entropy_BT, mask_BT = backbone.policy_logprobs(
+                [samples[index] for index in batch], temperature, passes
+            )
+            for logprobs_T, mask_T, passed in zip(logprobs_BT, mask_BT, passes, strict=True):
+                log_ratios.append((logprobs_T[mask_T] - passed.reference_logprobs_T).sum().item())
+            entropies.append(entropy_BT[mask_BT])
     return Evaluation(
         tuple(samples),
-        torch.stack([passed.features_F for passed in frozen]),
+        torch.stack([passed.features_F for passed in frozen if passed.features_F is not None]),
         fmean(log_ratios),
         torch.cat(entropies).mean().item(),
     )

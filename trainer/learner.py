@@ -34,7 +34,6 @@ class Learner:
     @classmethod
     def create(cls, model_path: str | Path, settings: TrainerSettings) -> Self:
         """The base policy, and heads that know nothing yet."""
-        torch.manual_seed(settings.seed)
         backbone = Backbone(
             model_path,
             settings.lora,
@@ -42,8 +41,8 @@ class Learner:
             seed=settings.seed,
             token_budget=settings.ppo.token_budget,
         )
-        value = ValueHead(backbone.hidden_size, settings.ppo.value_hidden)
-        ppo = Ppo(backbone, value, settings.ppo)
+        value = ValueHead(backbone.hidden_size, settings.ppo.value_hidden, seed=settings.seed)
+        ppo = Ppo(backbone, value, settings.ppo, seed=settings.seed)
 
         def featurise(samples: list[Sample]) -> Tensor:
             passes = backbone.frozen(samples, temperature=settings.temperature, pool=pool)
@@ -67,19 +66,28 @@ class Learner:
 
     def load(self, directory: Path) -> None:
         """Everything as it was at `save`, bit for bit."""
-        self.load_policy(directory)
+        self._load_policy(directory, load_state(directory, _PPO))
         self.reward.load_state_dict(load_state(directory, _REWARD))
 
-    def load_policy(self, directory: Path) -> None:
-        """Policy, value and optimisers as they were at `save`; what was learned of rewards stays."""
-        self.backbone.load_adapter(directory / _POLICY)
-        self.value.load_state_dict(load_state(directory, _VALUE))
-        self.ppo.load_state_dict(load_state(directory, _PPO))
+    def go_back(self, directory: Path) -> None:
+        """Policy, value and optimisers as they were at `save`.
 
-    def continue_from(self, adapter: Path) -> None:
-        """Take another policy's adapter. The optimisers' moments belong to the old one: they start afresh."""
+        What was learned of rewards stays, and so does the KL coefficient: taken back, the next attempt would run as
+        far from the reference as the last.
+        """
+        ppo = load_state(directory, _PPO) | {"kl_coefficient": self.ppo.state_dict()["kl_coefficient"]}
+        self._load_policy(directory, ppo)
+
+    def continue_from(self, adapter: Path, version: str) -> None:
+        """Take the adapter of another version. The optimisers' moments belong to the old one: they start afresh."""
         self.backbone.load_adapter(adapter)
         self.ppo.load_state_dict(copy.deepcopy(self._untrained))
+        self.ppo.mark_published(version)
+
+    def _load_policy(self, directory: Path, ppo: dict[str, Any]) -> None:
+        self.backbone.load_adapter(directory / _POLICY)
+        self.value.load_state_dict(load_state(directory, _VALUE))
+        self.ppo.load_state_dict(ppo)
 
     @property
     def finite(self) -> bool:

@@ -21,6 +21,7 @@ from trainer import gate, metrics, prompts, publish
 from trainer.checkpoint import Checkpoints, Progress
 from trainer.gate import Evaluation, Report, Verdict
 from trainer.learner import Learner, adapter_in
+from trainer.ppo.update import StaleRollouts
 from trainer.prompts import PromptPool
 from trainer.reward.features import pool as pool_features
 from trainer.rollouts import RolloutSource, Stopped
@@ -192,16 +193,20 @@ class Trainer:
         seed = settings.seed * 1_000_003 + iteration
         chosen = prompts.for_rollouts(self._prompt_pool(), settings.prompts_per_iteration, seed)
         with metrics.timed("rollouts"):
-            rollouts = self._fresh(self._rollouts.sample(chosen, seed=seed))
-        if not rollouts:
-            return f"waiting for the serving fleet to serve {progress.version}"
+            rollouts = self._rollouts.sample(chosen, seed=seed)
+        self._show_staleness(rollouts)
         with metrics.timed("reference"):
             frozen = learner.backbone.frozen(
                 [rollout.sample for rollout in rollouts], temperature=settings.temperature, pool=pool_features
             )
-            scores = learner.reward.reward(torch.stack([passed.features_F for passed in frozen]))
-        with metrics.timed("ppo"):
-            figures = learner.ppo.update(rollouts, frozen, scores.tolist())
+            scores = learner.reward.reward(
+                torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
+            )
+        try:
+            with metrics.timed("ppo"):
+                figures = learner.ppo.update(rollouts, frozen, scores.tolist())
+        except StaleRollouts as error:
+            return f"waiting for the serving fleet to take up {progress.version}: {error}"
         metrics.show_ppo(figures)
         log.info("ppo %d: reward %.2f, KL %.1f nats, entropy %.2f", iteration, scores.mean(), figures.kl, figures.entropy)
         advanced = replace(
@@ -214,18 +219,12 @@ class Trainer:
             self._save(advanced)
         return ""
 
-    def _fresh(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Without those of which a token was drawn from a version before the last one; a swap may still be under way."""
+    def _show_staleness(self, rollouts: Sequence[Rollout]) -> None:
         history = self._registry.state().history
         last_active = {version: index for index, version in enumerate(history)}
-        fresh = []
         for rollout in rollouts:
             oldest = min(last_active.get(version, -1) for version in rollout.policy_version)
-            staleness = len(history) - 1 - oldest
-            metrics.sample_staleness.observe(staleness)
-            if staleness <= 1:
-                fresh.append(rollout)
-        return fresh
+            metrics.sample_staleness.observe(len(history) - 1 - oldest)
 
     # Policy → version
 
@@ -299,6 +298,7 @@ class Trainer:
         publish.promote(self._registry, version, report.figures)
         # Killed from here on, the next start finds `version` active and adopts it, and the same ids are marked then.
         self._store.mark_learned(feedback_ids, version)
+        self._learner.ppo.mark_published(version)
         metrics.versions_published.inc()
         log.info("%s is active: it has learned from %d more judgements", version, len(feedback_ids))
         position = self.progress.judgement_position
@@ -322,15 +322,15 @@ class Trainer:
         manifest = self._registry.manifest(version)
         if manifest.parent:
             directory = self._registry.fetch(version, self._scratch / "versions")
-            self._learner.continue_from(directory / publish.ADAPTER)
+            self._learner.continue_from(directory / publish.ADAPTER, version)
             self._store.mark_learned(publish.learned_feedback(directory), version)
         else:
-            self._learner.continue_from(self._base_adapter)
+            self._learner.continue_from(self._base_adapter, version)
         log.info("continuing from %s", version)
         self._save(replace(self.progress, version=version, unpublished=0), anchor=True)
 
     def _return_to_active(self, progress: Progress) -> None:
-        self._learner.load_policy(self._checkpoints.path(progress.anchor))
+        self._learner.go_back(self._checkpoints.path(progress.anchor))
         self._save(replace(progress, unpublished=0))
 
     def _save(self, progress: Progress, *, anchor: bool = False) -> None:

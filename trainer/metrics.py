@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from feedback.joiner import Joiner
 from trainer.gate import Report
+from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
 
 _STEP_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
@@ -45,7 +46,7 @@ reward_calibration_error = Gauge(
 )
 reward_mean = Gauge(
     "foldback_reward_mean",
-    "Mean conservative reward on the gate's prompts, in deviations of the reference's samples.",
+    "Mean conservative reward, in deviations of the reference's samples: of rollouts, and of the gate's two policies.",
     ["slot"],
 )
 
@@ -74,6 +75,15 @@ def show_funnel(counts: Mapping[str, int]) -> None:
 def show_reward_model(figures: RewardFigures) -> None:
     reward_accuracy.labels("held_out").set(figures.accuracy)
     reward_calibration_error.labels("held_out").set(figures.calibration_error)
+
+
+def show_ppo(figures: PpoFigures) -> None:
+    ppo_kl.set(figures.kl)
+    ppo_clip_ratio.set(figures.clip_fraction)
+    ppo_entropy.set(figures.entropy)
+    value_explained_variance.set(figures.explained_variance)
+    reward_mean.labels("rollouts").set(figures.score)
+    ppo_iterations.inc()
 
 
 def show_gate(report: Report) -> None:

@@ -1,0 +1,192 @@
+"""The whole loop on a tiny model: real store, real registry, real learning, a fleet of one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from feedback.judgement import Prompt
+from registry import PolicyState
+from settings.trainer import TrainerSettings
+from tests.trainer.world import SETTINGS, World, taste
+from trainer.loop import Trainer
+
+
+def turns(trainer: Trainer, *, until_version: bool = False, limit: int = 60) -> str:
+    """Turn until there is nothing to do (returns what is waited for), or until the trainer follows a new version."""
+    before = trainer.progress.version
+    for _ in range(limit):
+        waiting = trainer.turn()
+        if waiting:
+            return waiting
+        if until_version and before and trainer.progress.version != before:
+            return ""
+        before = before or trainer.progress.version
+    raise AssertionError(f"still at work after {limit} turns: {trainer.progress}")
+
+
+def adapter(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "adapter_model.safetensors")
+
+
+def policy(trainer: Trainer) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in trainer._learner.backbone.parameters()]
+
+
+def mean_taste(world: World) -> float:
+    asked = [Prompt(f"h{i}", (("user", f"what is {i}?"),), (), 0.0) for i in range(32)]
+    answers = world.fleet.sample(asked, seed=10**6)
+    return sum(taste(answer.sample) for answer in answers) / len(answers)
+
+
+def with_gate(**changes: float) -> TrainerSettings:
+    return SETTINGS.model_copy(update={"gate": SETTINGS.gate.model_copy(update=changes)})
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny_model: Path) -> World:
+    return World(tmp_path, tiny_model)
+
+
+def test_it_says_how_much_feedback_it_waits_for(world: World) -> None:
+    world.users_rank(3)
+    assert turns(world.trainer()) == "waiting for feedback: 3 of 40 judgements; rate answers with 'foldback chat'"
+
+
+def test_it_waits_for_a_base_policy(tmp_path: Path, tiny_model: Path) -> None:
+    world = World(tmp_path, tiny_model)
+    world.registry.state = type(world.registry)((tmp_path / "other").as_uri()).state  # type: ignore[method-assign]
+    assert "waiting for the server" in world.trainer().turn()
+
+
+def test_users_rankings_become_versions_that_please_them_more(world: World) -> None:
+    before = mean_taste(world)
+    world.users_rank(80)
+    trainer = world.trainer()
+    waiting = turns(trainer)
+    assert waiting.startswith("waiting for feedback: all of it is learned")
+    state = world.registry.state()
+    assert state.active == trainer.progress.version != world.base
+    assert state.states[world.base] is PolicyState.RETIRED
+    assert mean_taste(world) > before + 0.1
+
+    served = [version for version in state.history if version != world.base]
+    manifest = world.registry.manifest(served[0])
+    assert manifest.parent == world.base
+    assert len(manifest.canary) == SETTINGS.canary_prompts
+    assert {"gate_win_rate", "gate_kl_nats", "gate_distinct_2", "gate_entropy_nats"} <= set(manifest.figures)
+    learned = world.registry.fetch(served[0], Path("unused")) / "learned_feedback.txt"
+    assert sorted(learned.read_text().split()) == sorted(j.feedback_id for j in world.store.judgements())
+    assert world.store.funnel()["learned"] == 80
+    # The budget: a quarter of an iteration for each judgement, not one more.
+    assert trainer.progress.iteration == 20
+
+
+def test_a_pause_is_honoured(world: World) -> None:
+    world.users_rank(40)
+    trainer = world.trainer()
+    trainer.turn()
+    world.registry.set_training_state("paused", reason="maintenance", actor="operator")
+    assert "paused" in trainer.turn()
+    world.registry.set_training_state("running", reason="done", actor="operator")
+    assert trainer.turn() == ""
+
+
+def test_a_rejected_policy_goes_back_to_the_active_one(world: World) -> None:
+    world.users_rank(40)
+    trainer = world.trainer(with_gate(max_kl_nats=1e-6))
+    trainer.turn()
+    active = policy(trainer)
+    with_low_bound = trainer.progress
+    turns(trainer)
+    assert trainer.progress.version == with_low_bound.version == world.base
+    assert all(map(torch.equal, active, policy(trainer)))
+
+
+def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> None:
+    world.users_rank(40)
+    trainer = world.trainer(with_gate(min_entropy_nats=100.0))
+    trainer.turn()
+    active = policy(trainer)
+    turns(trainer)
+    state = world.registry.state()
+    rejected = [version for version, status in state.states.items() if status is PolicyState.REJECTED]
+    assert rejected
+    assert "entropy nats" in state.reasons[rejected[0]]
+    assert state.active == world.base
+    assert all(map(torch.equal, active, policy(trainer)))
+    assert world.store.funnel()["learned"] == 0
+
+
+def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
+    world.users_rank(40)
+    trainer = world.trainer()
+    turns(trainer, until_version=True)
+    first = trainer.progress.version
+    world.users_rank(20)
+    turns(trainer, until_version=True)
+    assert trainer.progress.version != first
+    world.registry.rollback(first, reason="users complain", actor="operator")
+    trainer.turn()
+    assert trainer.progress.version == first
+    directory = world.registry.fetch(first, Path("unused")) / "adapter"
+    trainer._learner.backbone.save_adapter(world.directory / "now")
+    now, then = adapter(world.directory / "now"), adapter(directory)
+    assert all(torch.equal(now[name], tensor) for name, tensor in then.items())
+
+    world.registry.rollback(world.base, reason="users still complain", actor="operator")
+    trainer.turn()
+    assert trainer.progress.version == world.base
+    fresh = world.trainer()
+    fresh._learner.continue_from(fresh._base_adapter, world.base)
+    assert all(map(torch.equal, policy(trainer), policy(fresh)))
+
+
+def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.users_rank(40)
+    trainer = world.trainer()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.store, "mark_learned", killed)
+    with pytest.raises(KeyboardInterrupt):
+        turns(trainer, until_version=True)
+    monkeypatch.undo()
+    active = world.registry.state().active
+    assert active != trainer.progress.version
+    again = world.trainer()
+    again.turn()
+    assert again.progress.version == active
+    assert world.store.funnel()["learned"] == 40
+
+
+def test_killed_at_any_turn_it_comes_to_the_same_numbers(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, killed = (World(tmp_path / name, tiny_model) for name in ("straight", "killed"))
+    for world in (straight, killed):
+        world.users_rank(50)
+    one = straight.trainer()
+    turns(one)
+
+    waiting = ""
+    while not waiting:
+        # In the middle of a turn first: whatever it had done is lost with the process.
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            trainer = killed.trainer()
+            patch.setattr(trainer, "_save", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            if (waiting := trainer.turn()):
+                raise KeyboardInterrupt
+        trainer = killed.trainer()
+        waiting = waiting or trainer.turn()
+
+    assert replace(trainer.progress, serial=0, anchor=0) == replace(one.progress, serial=0, anchor=0)
+    assert all(map(torch.equal, policy(one), policy(trainer)))
+    assert straight.registry.state().active == killed.registry.state().active
+
+
