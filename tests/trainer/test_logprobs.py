@@ -1,0 +1,39 @@
+"""Logprobs by chunks with a hand-written gradient, against log_softmax and autograd in float64."""
+
+import pytest
+import torch
+
+from trainer import logprobs
+from trainer.logprobs import token_logprobs
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_agrees_with_log_softmax_and_its_gradient(monkeypatch, temperature):
+    monkeypatch.setattr(logprobs, "CHUNK", 3)  # several chunks, the last one short
+    torch.manual_seed(0)
+    hidden, head = torch.randn(10, 16), torch.randn(50, 16)
+    tokens, upstream = torch.randint(50, (10,)), torch.randn(10)
+
+    exact = hidden.double().requires_grad_()
+    expected = torch.log_softmax(exact @ head.double().T / temperature, -1)
+    chosen = expected.gather(-1, tokens[:, None]).squeeze(-1)
+    (chosen * upstream).sum().backward()
+
+    hidden.requires_grad_()
+    found, entropy = token_logprobs(hidden, head, tokens, temperature)
+    (found * upstream).sum().backward()
+
+    torch.testing.assert_close(found.double(), chosen, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropy.double(), -(expected.exp() * expected).sum(-1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
+    assert not entropy.requires_grad
+
+
+def test_bf16_inputs_give_fp32_logprobs_of_the_unrounded_logits():
+    torch.manual_seed(0)
+    hidden, head = (torch.randn(8, 64) * 4).bfloat16(), torch.randn(100, 64).bfloat16()
+    tokens = torch.randint(100, (8,))
+    found, _ = token_logprobs(hidden, head, tokens, 1.0)
+    exact = torch.log_softmax(hidden.double() @ head.double().T, -1).gather(-1, tokens[:, None]).squeeze(-1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
