@@ -42,7 +42,7 @@ from server.prompt import PromptBuilder
 from server.rollout_service import RolloutService
 from server.swap import ACTOR, SwapController
 from server.versions import Versions
-from settings import Settings
+from settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 CHAT = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
@@ -83,7 +83,13 @@ class Running:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    """A server while the context is open; leaving it drains. Raises EngineDead, OSError (a port is taken)."""
+    """A server while the context is open; leaving it drains.
+
+    Raises:
+        EngineDead: the model cannot be loaded, or no version can be served.
+        SettingsError: the settings do not fit what is in the registry.
+        OSError: a port is taken.
+    """
     async with AsyncExitStack() as stack:
         registry = await asyncio.to_thread(Registry, settings.registry_url)
         engine = create_engine(settings)
@@ -154,10 +160,20 @@ def _publish_transitions(registry: Registry, event_log: EventLog) -> None:
 async def _ensure_active(
     registry: Registry, versions: Versions, settings: Settings, engine: Engine, prompts: PromptBuilder
 ) -> None:
-    """An empty registry gets the base policy; where replicas start together, one of them writes it."""
-    if (await asyncio.to_thread(registry.state)).active:
-        return
+    """An empty registry gets the base policy; where replicas start together, one of them writes it.
+
+    Raises:
+        SettingsError: the registry belongs to another base model.
+    """
     digest = await asyncio.to_thread(lambda: versions.base_digest)
+    if active := (await asyncio.to_thread(registry.state)).active:
+        manifest = await asyncio.to_thread(registry.manifest, active)
+        if manifest.base_digest != digest:
+            raise SettingsError(
+                f"model.name={settings.model.name}: the registry {settings.registry_url} holds versions of"
+                f" {manifest.base} with other weights; name that model, or another registry.url or data_dir"
+            )
+        return
     canary = await base_canary(engine, prompts)
     manifest = await asyncio.to_thread(registry.publish_base, settings.model.name, digest, canary)
     with suppress(IllegalTransition):

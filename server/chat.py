@@ -89,8 +89,8 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.CreateChatRequest, tenant: str
     ) -> AsyncGenerator[chat_pb2.StreamChatResponse, None]:
         clock = Clock()
+        check_chat(request)
         with self._admission.slot():
-            check_chat(request)
             answer = await self._prepare(request, tenant, clock)
             yield chat_pb2.StreamChatResponse(started=_started(answer))
             try:
@@ -114,6 +114,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 )
 
     async def _prepare(self, request: chat_pb2.CreateChatRequest, tenant: str, clock: Clock) -> Answer:
+        prompt = await asyncio.to_thread(self._prompts.token_ids, request.messages)
         serving = self._engine.version
         if request.policy_version not in ("", serving):
             raise precondition(
@@ -122,7 +123,6 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 "POLICY_NOT_SERVED",
                 serving_version=serving,
             )
-        prompt = await asyncio.to_thread(self._prompts.token_ids, request.messages)
         sampling = self._prompts.sampling(request.sampling, len(prompt))
         count = request.candidate_count or 1
         response_id = str(uuid.uuid4())

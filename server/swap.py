@@ -41,6 +41,7 @@ class SwapController:
         self._engine_broken = engine_broken
         self._serving: tuple[Manifest, Weights] | None = None
         self._refused: dict[str, str] = {}
+        self._broken = ""
         self._changed = asyncio.Condition()
 
     @property
@@ -52,6 +53,9 @@ class SwapController:
         """Returns when a version is served. Raises EngineDead when none can be, OSError."""
         while not self._serving:
             await self.follow()
+            if not self._serving and (await asyncio.to_thread(self._registry.state)).active in (None, *self._refused):
+                reasons = "; ".join(f"{version}: {why}" for version, why in self._refused.items())
+                raise EngineDead(f"no version in the registry can be served; {reasons or 'none is active'}")
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
@@ -60,6 +64,9 @@ class SwapController:
                 await self.follow()
             except EngineDead as error:
                 self._engine_broken(str(error))
+                async with self._changed:
+                    self._broken = str(error)
+                    self._changed.notify_all()
                 return
             except Exception:
                 # The registry is out of reach, say: what is served goes on, and the next poll tries again.
@@ -71,25 +78,34 @@ class SwapController:
         state = await asyncio.to_thread(self._registry.state)
         POLICY_SKEW.set(_promotions_behind(state, self.serving_version))
         target = state.active
-        if target is None or target == self.serving_version:
-            return
-        if target in self._refused:
-            if self._serving is None:
-                raise EngineDead(f"no version can be served; {target}: {self._refused[target]}")
+        if target is None or target == self.serving_version or target in self._refused:
             return
         try:
-            await self._serve(*await asyncio.to_thread(self._versions.prepare, target))
+            manifest, weights = await asyncio.to_thread(self._versions.prepare, target)
+        except Refusal as error:
+            SWAPS.labels("refused").inc()
+            await self._refuse(target, str(error))
+            return
+        try:
+            await self._serve(manifest, weights)
         except (Refusal, SwapFailed) as error:
             await self._refuse(target, str(error))
 
     async def until_served(self, version: str) -> None:
-        """Returns when `version` is served here. Raises Refusal: it was refused, or another took its place."""
+        """Returns when `version` is served here.
+
+        Raises:
+            Refusal: it was refused, or another took its place.
+            EngineDead: nothing can be served any more.
+        """
         async with self._changed:
             while self.serving_version != version:
+                if self._broken:
+                    raise EngineDead(self._broken)
                 if reason := self._refused.get(version):
                     raise Refusal(reason)
                 active = (await asyncio.to_thread(self._registry.state)).active
-                if active != version and version not in self._refused:
+                if active != version:
                     raise Refusal(f"{active} was made active instead")
                 await self._changed.wait()
 
