@@ -6,6 +6,7 @@ from rich.markup import escape
 
 from console import votes
 from console.commands.common import Session
+from console.policies_view import short_version
 from console.reading import Left, edit, read_choice, read_line
 from console.terminal import out
 from foldback.v1 import chat_pb2, feedback_pb2
@@ -64,7 +65,10 @@ class Conversation:
             self._messages.pop()
             return True
         kept, go_on = self._rate(answer)
-        self._messages.append(chat_pb2.Message(role=chat_pb2.ROLE_ASSISTANT, content=kept))
+        if kept:
+            self._messages.append(chat_pb2.Message(role=chat_pb2.ROLE_ASSISTANT, content=kept))
+        else:
+            self._messages.pop()  # the server takes no empty message
         return go_on
 
     def _rate(self, answer: Answer) -> tuple[str, bool]:
@@ -129,7 +133,7 @@ class Conversation:
                 case "started":
                     started = event.started
                     self._conversation_id = started.conversation_id
-                    out.print(f"[bold magenta]{_short(started.policy_version)} ▸[/] ", end="")
+                    out.print(f"[bold magenta]{short_version(started.policy_version)} ▸[/] ", end="")
                 case "delta":
                     text += event.delta.text
                     out.print(escape(event.delta.text), end="", soft_wrap=True)
@@ -140,9 +144,3 @@ class Conversation:
         return Answer(
             text, started.response_id, started.candidate_ids[0], started.feedback_token, started.policy_version
         )
-
-
-def _short(version: str) -> str:
-    """p000012-3fa9c1d2 as p12: enough to see that it changed."""
-    number = version.partition("-")[0].lstrip("p").lstrip("0")
-    return f"p{number or '0'}"

@@ -29,20 +29,27 @@ def print_table(listed: pb.ListPoliciesResponse) -> None:
     if not listed.policies:
         out.print("no policy version yet: the server publishes the base model when it first starts")
         return
-    rows = table("", "version", "state", "step", "parent", "created", "figures", "reason")
+    rows = table("", "version", "state", "parent", "created", "figures", "reason")
+    for column in rows.columns[:-2]:
+        column.no_wrap = True
     for policy in listed.policies:
         rows.add_row(
             Text("▶" if policy.version == listed.serving_version else "", style="bold green"),
             Text(policy.version),
             Text(state_name(policy.state), style=STYLES.get(policy.state, "")),
-            str(policy.step),
-            Text(policy.parent or "–", style="dim"),
+            Text(short_version(policy.parent), style="dim"),
             Text(local_time(policy.create_time), style="dim"),
             Text(figures(policy)),
             Text(policy.reason, style="dim"),
         )
     out.print(rows)
     out.print(f"\ntraining is {training_name(listed.training_state)}", style="dim")
+
+
+def short_version(version: str) -> str:
+    """p000012-3fa9c1d2 as p12: enough to tell versions apart by eye."""
+    number = version.partition("-")[0].removeprefix("p")
+    return f"p{int(number)}" if number.isdecimal() else version or "–"
 
 
 def state_name(state: "pb.PolicyState.ValueType") -> str:
@@ -56,7 +63,7 @@ def training_name(state: "pb.TrainingState.ValueType") -> str:
 def local_time(time: Timestamp) -> str:
     if not time.ToNanoseconds():
         return "–"
-    return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%d %b %H:%M:%S")
 
 
 def figures(policy: pb.Policy) -> str:

@@ -15,7 +15,6 @@ from console.scrape import Samples, by_label, scrape, total
 from settings import Settings
 
 FUNNEL = "foldback_feedback_funnel"
-STAGES = ("responses", "accepted", "waiting", "joined", "learned", "dead_lettered", "retracted")
 FIGURES = {
     "ppo_iterations": "foldback_ppo_iterations_total",
     "ppo_kl_nats": "foldback_ppo_kl_nats",

@@ -5,9 +5,20 @@ import sys
 from dataclasses import asdict
 
 from rich.markup import escape
+from rich.table import Table
 
-from console.status import STAGES, Report
+from console.status import Report
 from console.terminal import out, table
+
+FLOW = ("responses", "accepted", "joined", "learned")
+PHRASES = {
+    "ppo_iterations": "{:.0f} PPO iterations",
+    "versions_published": "{:.0f} versions published",
+    "ppo_kl_nats": "{:.1f} nats from the reference",
+    "reward_accuracy_held_out": "reward model right on {:.0%} of held-out pairs",
+    "reward_mean_rollouts": "mean reward {:+.2f}",
+    "checkpoint_age_s": "checkpoint {:.0f} s ago",
+}
 
 
 def print_json(report: Report) -> None:
@@ -17,38 +28,40 @@ def print_json(report: Report) -> None:
 def print_report(report: Report) -> None:
     rows = table("", "")
     rows.show_header = False
-    rows.add_row("[bold]server[/]", _server(report))
-    if report.serving_version:
-        rows.add_row("[bold]policy[/]", _policy(report))
-    rows.add_row("[bold]trainer[/]", _trainer(report))
+    rows.columns[0].style = "bold"
+    _server(rows, report)
+    _trainer(rows, report)
     if report.funnel:
-        rows.add_row("[bold]feedback[/]", _funnel(report))
+        rows.add_row("feedback", _funnel(report.funnel))
     out.print(rows)
 
 
-def _server(report: Report) -> str:
+def _server(rows: Table, report: Report) -> None:
     if report.problem:
-        return f"[red]✗[/] {escape(report.problem)}"
-    calls = ", ".join(f"{count} {code}" for code, count in sorted(report.requests.items(), key=lambda item: -item[1]))
+        rows.add_row("server", f"[red]✗[/] {escape(report.problem)}")
+        return
     state = "[green]✓ serving[/]" if report.healthy else "[yellow]not serving[/] (loading or draining)"
-    return f"{state} at {report.address}" + (f" [dim]· calls: {escape(calls)}[/]" if calls else "")
-
-
-def _policy(report: Report) -> str:
+    calls = ", ".join(f"{count} {code}" for code, count in sorted(report.requests.items(), key=lambda item: -item[1]))
+    rows.add_row("server", f"{state} at {report.address}" + (f" [dim]· calls: {escape(calls)}[/]" if calls else ""))
     states = ", ".join(f"{count} {state}" for state, count in report.versions.items())
-    return f"[bold]{escape(report.serving_version)}[/] [dim]· versions: {states}[/]"
+    rows.add_row("policy", f"[bold]{escape(report.serving_version)}[/] [dim]· versions: {states}[/]")
 
 
-def _trainer(report: Report) -> str:
-    state = {"running": "[green]running[/]", "paused": "[yellow]paused[/] ('foldback resume-training')"}.get(
-        report.training_state, "state unknown"
-    )
+def _trainer(rows: Table, report: Report) -> None:
+    state = {
+        "running": "[green]✓ running[/]",
+        "paused": "[yellow]paused[/]: 'foldback resume-training' takes it up again",
+    }.get(report.training_state, "state unknown")
     if not report.trainer_answers:
-        return f"{state}, but [red]nobody answers[/] at {report.trainer_url}: start it with 'foldback train'"
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in report.trainer.items())
-    return f"{state} [dim]· {figures or 'nothing learned yet'}[/]"
+        rows.add_row("trainer", f"[red]✗[/] nobody answers at {report.trainer_url}: start it with 'foldback train'")
+        return
+    rows.add_row("trainer", state)
+    said = [phrase.format(report.trainer[name]) for name, phrase in PHRASES.items() if name in report.trainer]
+    rows.add_row("", f"[dim]{' · '.join(said) or 'nothing learned yet'}[/]")
 
 
-def _funnel(report: Report) -> str:
-    stages = [*STAGES, *(stage for stage in report.funnel if stage not in STAGES)]
-    return " · ".join(f"{report.funnel[stage]} {stage.replace('_', '-')}" for stage in stages if stage in report.funnel)
+def _funnel(funnel: dict[str, int]) -> str:
+    """The way of a feedback, then whatever left it."""
+    flow = " → ".join(f"{funnel[stage]} {stage}" for stage in FLOW if stage in funnel)
+    aside = [f"{count} {stage.replace('_', '-')}" for stage, count in funnel.items() if stage not in FLOW and count]
+    return flow + (f" [dim]· {', '.join(aside)}[/]" if aside else "")

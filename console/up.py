@@ -18,9 +18,9 @@ from settings import Settings
 
 NEXT_STEPS = """
 [bold]Next[/], in another terminal:
-  [cyan]foldback chat[/]                              talk to it; one key rates an answer
-  [cyan]foldback simulate --persona second_person[/]  let simulated users teach it
-  [cyan]foldback status[/]                            what it serves and what it has learned
+  [cyan]foldback chat[/]      talk to it; one key rates an answer
+  [cyan]foldback simulate[/]  let simulated users teach it a taste
+  [cyan]foldback status[/]    what it serves, what it has learned
 [dim]Ctrl-C stops everything.[/]
 """
 
@@ -90,7 +90,7 @@ async def _with_signals(main: Coroutine[Any, Any, None]) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
     await main
 

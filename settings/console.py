@@ -24,5 +24,5 @@ class ConsoleSettings(Section):
     """Port of the broker that `foldback up` embeds. 0 picks a free port."""
     start_timeout_s: float = Field(default=300, gt=0)
     """How long `foldback up` waits for each process to become healthy."""
-    stop_timeout_s: float = Field(default=30, gt=0)
-    """How long each process may take to stop before it is killed."""
+    stop_timeout_s: float = Field(default=45, gt=0)
+    """How long each process may take to stop before it is killed; longer than `server.drain_timeout_s`."""

@@ -52,7 +52,7 @@ def trainer_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_status_shows_everything(foldback: Foldback) -> None:
     result = foldback("status")
     assert result.exit_code == 0
-    for shown in (BASE, "serving", "running", "ppo_kl_nats 3.25", "40 responses", "24 learned"):
+    for shown in (BASE, "serving", "running", "3.2 nats", "71% of held-out", "40 responses → 31 joined → 24 learned"):
         assert shown in result.output
 
 
@@ -68,7 +68,7 @@ def test_status_as_json(foldback: Foldback) -> None:
 def test_status_without_a_trainer_says_how_to_start_one(foldback: Foldback, fake_server: FakeFoldback) -> None:
     result = foldback("status")
     assert result.exit_code == 0
-    assert "foldback train" in result.output
+    assert "start it with 'foldback train'" in " ".join(result.output.split())
 
 
 def test_status_without_a_server_exits_with_1(foldback: Foldback, monkeypatch: pytest.MonkeyPatch) -> None:
