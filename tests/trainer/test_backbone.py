@@ -1,0 +1,208 @@
+"""The backbone: one copy of the weights, two policies, and no sample that depends on its neighbours."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.trainer.policies import backbone, some_samples
+from trainer.backbone import Backbone
+from trainer.tokens import Sample
+
+
+def plain_logprobs(model: torch.nn.Module, sample: Sample, temperature: float) -> torch.Tensor:
+    """Of the response, from the whole logits of the sample alone."""
+    ids = torch.tensor([sample.prompt_ids + sample.response_ids])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0].double() / temperature
+    response = torch.tensor(sample.response_ids)
+    return torch.log_softmax(logits[len(sample.prompt_ids) - 1 : -1], -1).gather(-1, response[:, None]).squeeze(-1)
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    return some_samples()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_frozen_pass_is_the_base_model_sample_by_sample(tiny_model: Path, samples: list[Sample], temperature: float):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    passes = backbone(tiny_model, moved=0.1).frozen(samples, temperature=temperature)
+    for sample, passed in zip(samples, passes, strict=True):
+        expected = plain_logprobs(base, sample, temperature)
+        torch.testing.assert_close(passed.reference_logprobs_T.double(), expected, rtol=1e-4, atol=1e-4)
+        assert passed.hidden_TD.shape == (len(sample.response_ids), 128)
+
+
+@pytest.mark.parametrize("layers", [0.5, 1.0])
+def test_policy_logprobs_do_not_depend_on_padding_neighbours_or_reuse(
+    tiny_model: Path, samples: list[Sample], layers: float
+):
+    policy = backbone(tiny_model, layers=layers, moved=0.1)
+    frozen = policy.frozen(samples, temperature=1.0)
+    together, entropy, mask = policy.policy_logprobs(samples, 1.0)
+    reused, _, _ = policy.policy_logprobs(samples, 1.0, frozen)
+    torch.testing.assert_close(reused, together, rtol=1e-4, atol=1e-4)
+    assert (together[~mask] == 0).all()
+    assert (entropy[mask] > 0).all()
+    for b, sample in enumerate(samples):
+        alone, _, _ = policy.policy_logprobs([sample], 1.0)
+        torch.testing.assert_close(together[b][mask[b]], alone[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            plain_logprobs(policy.model, sample, 1.0).float(), alone[0].detach(), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_reused_lower_layers_give_the_same_gradients(tiny_model: Path, samples: list[Sample]):
+    policy = backbone(tiny_model, moved=0.1)
+    frozen = policy.frozen(samples, temperature=1.0)
+    gradients = []
+    for reuse in (None, frozen):
+        policy.model.zero_grad()
+        policy.policy_logprobs(samples, 1.0, reuse)[0].sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in policy.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_agrees_with_finite_differences(tiny_model: Path, samples: list[Sample]):
+    policy = backbone(tiny_model, moved=0.1)
+    policy.policy_logprobs(samples, 1.0)[0].sum().backward()
+    generator = torch.Generator().manual_seed(0)
+    parameters = policy.parameters()
+    directions = [torch.randn(p.shape, generator=generator) for p in parameters]
+    slope = sum((p.grad * d).sum().item() for p, d in zip(parameters, directions, strict=True))
+
+    def moved(step: float) -> float:
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.add_(direction, alpha=step)
+            total = policy.policy_logprobs(samples, 1.0)[0].double().sum().item()
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.sub_(direction, alpha=step)
+        return total
+
+    step = 1e-4
+    assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=0.02)
+
+
+def test_pool_reads_every_layer_at_the_response_tokens(tiny_model: Path, samples: list[Sample]):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    seen: list[int] = []
+
+    def pool(states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
+        seen.append(len(states))
+        return torch.cat([(state * mask[..., None]).sum(1) for state in states], -1)
+
+    passes = backbone(tiny_model).frozen(samples, temperature=1.0, pool=pool)
+    assert set(seen) == {5}, "the embeddings and 4 layers"
+    for sample, passed in zip(samples, passes, strict=True):
+        ids = torch.tensor([sample.prompt_ids + sample.response_ids])
+        with torch.no_grad():
+            states = base(input_ids=ids, output_hidden_states=True).hidden_states
+        expected = torch.cat([state[0, len(sample.prompt_ids) :].sum(0) for state in states])
+        torch.testing.assert_close(passed.features_F, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_training_leaves_the_reference_alone(tiny_model: Path, samples: list[Sample]):
+    policy = backbone(tiny_model, dtype=torch.bfloat16)
+    before = policy.frozen(samples, temperature=1.0)
+    start, _, _ = policy.policy_logprobs(samples, 1.0)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (-policy.policy_logprobs(samples, 1.0)[0].sum()).backward()
+        optimizer.step()
+    policy.generate([sample.prompt_ids for sample in samples], max_new_tokens=2, temperature=1.0, seed=0)
+
+    after = policy.frozen(samples, temperature=1.0)
+    assert all(torch.equal(b.reference_logprobs_T, a.reference_logprobs_T) for b, a in zip(before, after, strict=True))
+    assert policy.policy_logprobs(samples, 1.0)[0].sum() > start.sum() + 1
+
+
+def test_merged_model_is_the_adapted_one(tiny_model: Path, samples: list[Sample], tmp_path: Path):
+    policy = backbone(tiny_model, dtype=torch.bfloat16, moved=0.05)
+    policy.save_merged(tmp_path / "first")
+    policy.save_merged(tmp_path / "second")
+    assert (tmp_path / "first/model.safetensors").read_bytes() == (tmp_path / "second/model.safetensors").read_bytes()
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert merged.dtype == torch.bfloat16
+    assert merged.lm_head.weight.data_ptr() == merged.model.embed_tokens.weight.data_ptr()
+    assert AutoTokenizer.from_pretrained(tmp_path / "first").chat_template
+
+    logprobs, _, mask = policy.policy_logprobs(samples, 1.0)
+    gaps, moves = [], []
+    for b, sample in enumerate(samples):
+        found = plain_logprobs(merged, sample, 1.0)
+        gaps.append((found - logprobs[b][mask[b]].detach()).abs())
+        moves.append((found - plain_logprobs(base, sample, 1.0)).abs())
+    assert torch.cat(gaps).mean() < 0.05, "nats: bf16 rounding"
+    assert torch.cat(moves).mean() > 10 * torch.cat(gaps).mean(), "far less than what the adapters do"
+
+
+def test_merged_directory_names_the_same_tensors_as_the_base(tiny_model: Path, tmp_path: Path):
+    backbone(tiny_model, dtype=torch.bfloat16, moved=0.05).save_merged(tmp_path)
+    base, merged = load_file(tiny_model / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in base.items()} == {n: t.shape for n, t in merged.items()}
+    changed = {name for name in base if not torch.equal(base[name], merged[name])}
+    assert {name.split(".")[2] for name in changed} == {"2", "3"}
+    assert len(changed) == 14
+
+
+def test_adapter_round_trip(tiny_model: Path, samples: list[Sample], tmp_path: Path):
+    policy = backbone(tiny_model, moved=0.1)
+    policy.save_adapter(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 8
+    restored = backbone(tiny_model)
+    restored.load_adapter(tmp_path)
+    for saved, loaded in zip(policy.parameters(), restored.parameters(), strict=True):
+        assert torch.equal(saved, loaded)
+
+
+def test_an_adapter_of_other_layers_is_refused(tiny_model: Path, tmp_path: Path):
+    backbone(tiny_model, layers=1.0).save_adapter(tmp_path / "all")
+    backbone(tiny_model, layers=0.25).save_adapter(tmp_path / "few")
+    with pytest.raises(ValueError, match="28 unknown"):
+        backbone(tiny_model).load_adapter(tmp_path / "all")
+    with pytest.raises(ValueError, match="14 tensors missing"):
+        backbone(tiny_model).load_adapter(tmp_path / "few")
+
+
+def test_greedy_generation_is_that_of_transformers(tiny_model: Path):
+    prompts = [(5, 6, 7, 8, 9, 10), (11,), (40, 41, 42)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for found, prompt in zip(generate(backbone(tiny_model), prompts, temperature=0.0), prompts, strict=True):
+        expected = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12)[0, len(prompt) :]
+        assert found == Sample(prompt, tuple(expected.tolist()))
+
+
+def test_sampling_follows_the_policy_and_its_seed(tiny_model: Path):
+    policy = backbone(tiny_model, moved=0.1)
+    prompts = [(5, 6, 7)] * 64 * 8
+    first = policy.generate(prompts, max_new_tokens=1, temperature=0.5, seed=1)
+    assert policy.generate(prompts, max_new_tokens=1, temperature=0.5, seed=1) == first
+    assert policy.generate(prompts, max_new_tokens=1, temperature=0.5, seed=2) != first
+    logprobs, entropy, _ = policy.policy_logprobs(first, 0.5)
+    surprise = -logprobs.mean().item()
+    spread = logprobs.std().item() / len(first) ** 0.5
+    assert abs(surprise - entropy[0, 0].item()) < 4 * spread, "mean surprise of draws is the entropy"
+
+
+def test_generation_stops_at_eos_row_by_row(tiny_model: Path):
+    prompts = [(token,) for token in range(3, 67)]
+    policy = backbone(tiny_model)
+    drawn = policy.generate(prompts, max_new_tokens=60, temperature=1.5, seed=0)
+    assert [sample.prompt_ids for sample in drawn] == prompts
+    stopped = [sample.response_ids[-1] in policy.eos_token_ids for sample in drawn]
+    assert 0 < sum(stopped) < len(stopped)
+    for sample, stop in zip(drawn, stopped, strict=True):
+        assert not set(sample.response_ids[:-1]) & policy.eos_token_ids
+        assert stop or len(sample.response_ids) == 60
+
+
+def generate(policy: Backbone, prompts: list[tuple[int, ...]], *, temperature: float) -> list[Sample]:
+    return policy.generate(prompts, max_new_tokens=12, temperature=temperature, seed=0)
