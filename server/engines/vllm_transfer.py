@@ -28,17 +28,17 @@ class WorkerExtension:
 
 
 @dataclass
-class Nothing(WeightTransferInitInfo):
+class Nothing(WeightTransferInitInfo):  # type: ignore[misc] # untyped here
     """Files need no rendezvous."""
 
 
 @dataclass
-class Files(WeightTransferUpdateInfo):
+class Files(WeightTransferUpdateInfo):  # type: ignore[misc] # untyped here
     directory: str
     """Holds *.safetensors with every tensor of the model, in checkpoint names and shapes."""
 
 
-class FileTransferEngine(WeightTransferEngine[Nothing, Files]):
+class FileTransferEngine(WeightTransferEngine[Nothing, Files]):  # type: ignore[misc] # untyped here
     init_info_cls = Nothing
     update_info_cls = Files
 
