@@ -1,5 +1,6 @@
 """The whole loop on a tiny model: real store, real registry, real learning, a fleet of one."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,12 +46,23 @@ def with_gate(**changes: float) -> TrainerSettings:
     return SETTINGS.model_copy(update={"gate": SETTINGS.gate.model_copy(update=changes)})
 
 
+@pytest.fixture(scope="module")
+def rankings(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The directory of a world whose users have ranked the base policy's answers in 80 conversations."""
+    world = World(tmp_path_factory.mktemp("rankings"), tiny_model)
+    world.users_rank(80)
+    world.store.close()
+    return world.directory
+
+
 @pytest.fixture
-def world(tmp_path: Path, tiny_model: Path) -> World:
-    return World(tmp_path, tiny_model)
+def world(tmp_path: Path, tiny_model: Path, rankings: Path) -> World:
+    """A copy of that world."""
+    return World(shutil.copytree(rankings, tmp_path, dirs_exist_ok=True), tiny_model)
 
 
-def test_it_says_how_much_feedback_it_waits_for(world: World) -> None:
+def test_it_says_how_much_feedback_it_waits_for(tmp_path: Path, tiny_model: Path) -> None:
+    world = World(tmp_path, tiny_model)
     world.users_rank(3)
     assert turns(world.trainer()) == "waiting for feedback: 3 of 40 judgements; rate answers with 'foldback chat'"
 
@@ -63,7 +75,6 @@ def test_it_waits_for_a_base_policy(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_users_rankings_become_versions_that_please_them_more(world: World) -> None:
     before = mean_taste(world)
-    world.users_rank(80)
     trainer = world.trainer()
     waiting = turns(trainer)
     assert waiting.startswith("waiting for feedback: all of it is learned")
@@ -85,7 +96,6 @@ def test_users_rankings_become_versions_that_please_them_more(world: World) -> N
 
 
 def test_a_pause_is_honoured(world: World) -> None:
-    world.users_rank(40)
     trainer = world.trainer()
     trainer.turn()
     world.registry.set_training_state("paused", reason="maintenance", actor="operator")
@@ -95,7 +105,6 @@ def test_a_pause_is_honoured(world: World) -> None:
 
 
 def test_a_rejected_policy_goes_back_to_the_active_one(world: World) -> None:
-    world.users_rank(40)
     trainer = world.trainer(with_gate(max_kl_nats=1e-6))
     trainer.turn()
     active = policy(trainer)
@@ -106,7 +115,6 @@ def test_a_rejected_policy_goes_back_to_the_active_one(world: World) -> None:
 
 
 def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> None:
-    world.users_rank(40)
     trainer = world.trainer(with_gate(min_entropy_nats=100.0))
     trainer.turn()
     active = policy(trainer)
@@ -121,7 +129,6 @@ def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> Non
 
 
 def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
-    world.users_rank(40)
     trainer = world.trainer()
     turns(trainer, until_version=True)
     first = trainer.progress.version
@@ -147,7 +154,6 @@ def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
 def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.users_rank(40)
     trainer = world.trainer()
 
     def killed(*_: object) -> None:
@@ -162,15 +168,16 @@ def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
     again = world.trainer()
     again.turn()
     assert again.progress.version == active
-    assert world.store.funnel()["learned"] == 40
+    assert world.store.funnel()["learned"] == 80
 
 
 def test_killed_at_any_turn_it_comes_to_the_same_numbers(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight, killed = (World(tmp_path / name, tiny_model) for name in ("straight", "killed"))
-    for world in (straight, killed):
-        world.users_rank(50)
+    settings = SETTINGS.model_copy(update={"iterations_per_judgement": 0.05})
+    straight, killed = (
+        World(shutil.copytree(rankings, tmp_path / name), tiny_model, settings) for name in ("straight", "killed")
+    )
     one = straight.trainer()
     turns(one)
 

@@ -101,7 +101,7 @@ class World:
         if self.registry.state().active is None:
             self.registry.transition(self.base, PolicyState.ACTIVE, reason="the base", actor="server")
         self.fleet = Fleet(model, self.registry, settings)
-        self._asked = 0
+        self._asked = self.store.funnel()["responses"]
 
     def trainer(self, settings: TrainerSettings | None = None) -> Trainer:
         """A trainer as it is at the start of a process."""
