@@ -15,7 +15,7 @@ from rich.table import Table
 
 import settings as settings_package
 from feedback import oasst
-from feedback.connection import admin_client
+from feedback.connection import admin_client, read_cluster_id
 from feedback.dlq import describe, find_letter, read_letters
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
 from feedback.event import Position
@@ -47,7 +47,7 @@ def import_oasst(
     events = [event for tree in oasst.read_trees(file) for event in oasst.import_events(tree, tenant)]
     ensure_topics(settings)
     admin = admin_client(settings)
-    cluster_id = admin.describe_cluster()["cluster_id"]
+    cluster_id = read_cluster_id(admin)
     admin.close()
     producer = Producer(settings, cluster_id)
     refused = 0

@@ -64,3 +64,13 @@ def admin_client(settings: FeedbackSettings) -> KafkaAdminClient:
     """Raises a KafkaError when no broker is set or answers."""
     require_brokers(settings)
     return KafkaAdminClient(**client_options(settings))
+
+
+def read_cluster_id(admin: KafkaAdminClient) -> str:
+    """Which cluster answers now. Raises a KafkaError.
+
+    By a metadata request, as `describe_cluster` does itself with old brokers: of kafka-python 3.0.12 it fails with
+    KeyError('endpoint_type') on any broker that speaks DescribeCluster v0 (Apache Kafka 2.8 to 3.6).
+    """
+    metadata = admin._manager.run(admin._get_cluster_metadata, [])
+    return str(metadata["cluster_id"])

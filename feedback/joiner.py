@@ -16,7 +16,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from feedback.connection import admin_client
+from feedback.connection import admin_client, read_cluster_id
 from feedback.consumer import open_consumer
 from feedback.deadletters import Record
 from feedback.event import Event, envelope
@@ -60,7 +60,9 @@ class Joiner:
                 if not away:
                     log.warning("joiner: brokers at %s: %s; trying again", self._settings.bootstrap_servers, error)
                 away = True
-                stop.wait(self._settings.reconnect_interval_s)
+            except Exception:  # nothing may end the joiner unseen: feedback would pile up behind it
+                log.exception("joiner: starting again from what is stored")
+            stop.wait(self._settings.reconnect_interval_s)
 
 
 class _Session:
@@ -82,7 +84,7 @@ class _Session:
         try:
             self._admin = admin_client(self._settings)
             create_missing(self._admin, self._settings)
-            self._cluster_id: str = self._admin.describe_cluster()["cluster_id"]
+            self._cluster_id: str = read_cluster_id(self._admin)
             self._consumer = open_consumer(
                 self._settings,
                 (ERASURES, RESPONSES, FEEDBACK),
@@ -139,7 +141,7 @@ class _Session:
 
     def _check(self) -> None:
         assert self._admin is not None
-        cluster_id = self._admin.describe_cluster()["cluster_id"]
+        cluster_id = read_cluster_id(self._admin)
         if cluster_id != self._cluster_id:
             raise KafkaError(f"cluster {self._cluster_id} was replaced by {cluster_id}")
         self._store.expire_waiting(self._settings.response_horizon_s)

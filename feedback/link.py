@@ -10,7 +10,7 @@ import threading
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from feedback.connection import admin_client
+from feedback.connection import admin_client, read_cluster_id
 from feedback.embedded_broker import is_volatile
 from feedback.event import Position
 from feedback.producer import Producer
@@ -87,7 +87,7 @@ class Link:
     def _connect(self) -> Producer:
         self._admin = admin_client(self._settings)
         create_missing(self._admin, self._settings)
-        cluster_id = self._admin.describe_cluster()["cluster_id"]
+        cluster_id = read_cluster_id(self._admin)
         producer = Producer(self._settings, cluster_id)
         if self._spool is not None and (again := self._spool.unsend_elsewhere(cluster_id)):
             log.info("the brokers are a new cluster; sending %d unread events again", again)
@@ -122,7 +122,7 @@ class Link:
     def _check(self, producer: Producer) -> None:
         """Are these still the same brokers, and what has the trainer read? Raises KafkaError."""
         assert self._admin is not None
-        cluster_id = self._admin.describe_cluster()["cluster_id"]
+        cluster_id = read_cluster_id(self._admin)
         if cluster_id != producer.cluster_id:
             raise KafkaError(f"cluster {producer.cluster_id} was replaced by {cluster_id}")
         if self._spool is not None and self.keeps(producer):
