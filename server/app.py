@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +58,8 @@ OPTIONS = [
     # Clients may ping every minute to keep long streams open through middleboxes.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
 ]
-ADMIN_GRACE_S = 1.0
-"""Rollouts and watches can be asked for again: a drain does not wait for them."""
+GRACE_S = 1.0
+"""What a drain leaves to calls that last as long as their client wants (watches, rollouts): they can be asked again."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             admin, health, [POLICY, ROLLOUT], settings.server.host, settings.server.admin_port
         )
         metrics_address = _metrics(settings, event_log, stack)
-        stack.push_async_callback(_drain, public, admin, health, admission, settings.server.drain_timeout_s)
+        stack.push_async_callback(
+            _drain, (public, admin), health, admission, interceptor, settings.server.drain_timeout_s
+        )
         await health.serving()
         yield Running(chat_address, admin_address, metrics_address, engine, registry, swap, event_log)
 
@@ -224,12 +226,18 @@ def _metrics(settings: Settings, event_log: EventLog, stack: AsyncExitStack) -> 
 
 
 async def _drain(
-    public: grpc.aio.Server, admin: grpc.aio.Server, health: Health, admission: Admission, timeout_s: float
+    servers: Sequence[grpc.aio.Server],
+    health: Health,
+    admission: Admission,
+    interceptor: CallInterceptor,
+    timeout_s: float,
 ) -> None:
     """Say so, take nothing new, finish what is in flight."""
     await health.draining()
     admission.draining.set()
-    await asyncio.gather(public.stop(timeout_s), admin.stop(min(timeout_s, ADMIN_GRACE_S)))
+    with suppress(TimeoutError):
+        await asyncio.wait_for(interceptor.idle(), timeout_s)
+    await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
 
 
 def _in_background(job: Callable[[str], Coroutine[Any, Any, None]]) -> Callable[[str], None]:

@@ -20,7 +20,7 @@ from foldback.v1 import events_pb2, feedback_pb2, feedback_pb2_grpc
 from server.admission import Admission
 from server.identity import tenant_of
 from server.interceptor import Context
-from server.metrics import FEEDBACK_RECEIVED
+from server.metrics import FEEDBACK_DELAY, FEEDBACK_RECEIVED
 from server.status import Refused, exhausted, invalid, not_found, precondition, unavailable
 
 MAX_BATCH = 100
@@ -104,6 +104,9 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             FEEDBACK_RECEIVED.labels(kind, source, "refused").inc()
             raise
         FEEDBACK_RECEIVED.labels(kind, source, "duplicate" if duplicate else "accepted").inc()
+        if not duplicate:
+            delay_ns = record.receive_time.ToNanoseconds() - record.claims[0].issue_time.ToNanoseconds()
+            FEEDBACK_DELAY.labels(kind).observe(delay_ns / 1e9)
         return feedback_pb2.SubmitFeedbackResponse(
             feedback_id=record.feedback_id, durability=DURABILITY[durability], duplicate=duplicate
         )

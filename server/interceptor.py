@@ -18,7 +18,7 @@ from server.status import Refused, unavailable
 log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context = grpc.aio.ServicerContext[Any, Any]
-UNTIMED = frozenset({"Watch", "WatchPolicies", "GenerateRollouts", "ServerReflectionInfo"})
+LASTING = frozenset({"Watch", "WatchPolicies", "GenerateRollouts", "ServerReflectionInfo"})
 """Calls that last as long as their client wants."""
 CODES: dict[object, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -29,6 +29,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, default_deadline_s: float, engine_died: Callable[[], None]) -> None:
         self._default_deadline_s = default_deadline_s
         self._engine_died = engine_died
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when no call is open but those that last as long as their client wants."""
+        await self._idle.wait()
 
     async def intercept_service(
         self,
@@ -77,9 +84,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, name: str, context: Context) -> AsyncIterator[None]:
         begun, code = time.monotonic(), grpc.StatusCode.OK
-        untimed = name.split("/")[-1] in UNTIMED or context.time_remaining() is not None
+        lasting = name.split("/")[-1] in LASTING
+        timed = lasting or context.time_remaining() is not None
+        self._count(0 if lasting else 1)
         try:
-            async with asyncio.timeout(None if untimed else self._default_deadline_s):
+            async with asyncio.timeout(None if timed else self._default_deadline_s):
                 yield
         except asyncio.CancelledError:
             remaining = context.time_remaining()
@@ -94,8 +103,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = refused.code
             await context.abort_with_status(rpc_status.to_status(refused.status))
         finally:
+            self._count(0 if lasting else -1)
             GRPC_REQUESTS.labels(name, code.name).inc()
             GRPC_DURATION.labels(name).observe(time.monotonic() - begun)
+
+    def _count(self, change: int) -> None:
+        self._open += change
+        if self._open:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     def _refusal(self, name: str, error: Exception) -> Refused:
         if isinstance(error, Refused):

@@ -20,6 +20,12 @@ TIME_PER_OUTPUT_TOKEN = Histogram(
 IN_FLIGHT = Gauge("foldback_requests_in_flight", "Chats accepted and not yet ended.")
 ABORTED = Counter("foldback_requests_aborted", "Chats that ended before all candidates finished.", ["reason"])
 FEEDBACK_RECEIVED = Counter("foldback_feedback_received", "Feedback submitted.", ["kind", "source", "result"])
+FEEDBACK_DELAY = Histogram(
+    "foldback_feedback_delay_seconds",
+    "From serving an answer to feedback on it.",
+    ["kind"],
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400),
+)
 POLICY_INFO = Gauge("foldback_policy_info", "1 for the version that a slot serves.", ["version", "slot"])
 POLICY_AGE = Gauge("foldback_policy_age_seconds", "Since the version being served was published.")
 POLICY_SKEW = Gauge("foldback_policy_skew_versions", "Promotions that this replica has not followed yet.")

@@ -37,8 +37,10 @@ def _truncate(logits_V: Tensor, top_k: int, top_p: float) -> Tensor:
     sorted_V, order_V = logits_V.sort(descending=True)
     if top_k:
         sorted_V[top_k:] = -torch.inf
-    probability_V = sorted_V.softmax(dim=-1)
-    # Kept: tokens before the mass reaches top_p, and the one that reaches it (Holtzman et al. 2020).
-    before_V = probability_V.cumsum(dim=-1) - probability_V
-    sorted_V[before_V >= top_p] = -torch.inf
+    # At 1 there is nothing to cut, but a rounded sum can reach 1 before the last token.
+    if top_p < 1:
+        probability_V = sorted_V.softmax(dim=-1)
+        # Kept: tokens before the mass reaches top_p, and the one that reaches it (Holtzman et al. 2020).
+        before_V = probability_V.cumsum(dim=-1) - probability_V
+        sorted_V[before_V >= top_p] = -torch.inf
     return torch.empty_like(logits_V).scatter_(0, order_V, sorted_V)

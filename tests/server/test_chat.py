@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from foldback.v1 import chat_pb2
@@ -160,6 +161,23 @@ async def test_the_default_deadline_ends_a_call_without_one(tmp_path: Path, tiny
         code, info = await refused(client.chat.CreateChat(request), error_details_pb2.ErrorInfo)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert info.reason == "DEFAULT_DEADLINE"  # type: ignore[attr-defined]
+
+
+async def test_a_dead_engine_is_unavailable_and_unhealthy(
+    tmp_path: Path, tiny_model: Path, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(server_settings(tmp_path, tiny_model, broker)) as client:
+        monkeypatch.setattr(client.server.engine._batch, "_model", None)  # type: ignore[attr-defined]
+        code, retry = await refused(client.chat.CreateChat(asking()), error_details_pb2.RetryInfo)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert retry.retry_delay.ToMilliseconds() > 0  # type: ignore[attr-defined]
+        health = health_pb2_grpc.HealthStub(client.public)
+        for service, expected in (
+            ("", health_pb2.HealthCheckResponse.NOT_SERVING),
+            ("foldback.v1.ChatService", health_pb2.HealthCheckResponse.NOT_SERVING),
+            ("foldback.v1.FeedbackService", health_pb2.HealthCheckResponse.SERVING),
+        ):
+            assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == expected
 
 
 async def test_the_prompt_is_the_models_chat_template(client: Client, tiny_model: Path) -> None:

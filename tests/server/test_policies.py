@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from foldback.v1 import chat_pb2, policy_pb2
 from server.engines.base import SwapFailed, Weights
+from settings import SettingsError
 from tests.server.conftest import Client, Publisher, asking, connect, server_settings
 from tests.server.test_chat import refused
+from tests.tiny_model import make_tiny_model
 
 ACTIVE, RETIRED, REJECTED = (
     policy_pb2.POLICY_STATE_ACTIVE,
@@ -151,6 +153,27 @@ async def test_not_serving_when_even_the_last_good_version_cannot_be_restored(
                 break
         whole = await health.Check(health_pb2.HealthCheckRequest())
         assert whole.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_a_registry_of_another_base_model_is_refused_at_start(
+    tmp_path: Path, tiny_model: Path, broker: str
+) -> None:
+    async with connect(server_settings(tmp_path / "data", tiny_model, broker)):
+        pass
+    stranger = make_tiny_model(tmp_path / "stranger", seed=5)
+    with pytest.raises(SettingsError, match=r"model\.name"):
+        async with connect(server_settings(tmp_path / "data", stranger, broker)):
+            pass
+
+
+async def test_a_restarted_server_serves_what_was_active(tmp_path: Path, tiny_model: Path, broker: str) -> None:
+    settings = server_settings(tmp_path / "data", tiny_model, broker)
+    async with connect(settings) as client:
+        version = Publisher(client.server.registry, tmp_path).publish()
+        await promote(client, version)
+    async with connect(settings) as client:
+        assert client.server.swap.serving_version == version
+        assert (await client.chat.CreateChat(asking())).policy_version == version
 
 
 async def test_policies_are_listed_newest_first_in_pages(client: Client, publisher: Publisher) -> None:

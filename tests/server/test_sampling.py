@@ -23,7 +23,7 @@ def reference(logits: list[float], sampling: Sampling) -> list[float]:
     mass = sum(math.exp(scaled[i] - top) for i in kept)
     nucleus, reached = [], 0.0
     for i in kept:
-        if reached >= top_p:
+        if top_p < 1 and reached >= top_p:
             break
         nucleus.append(i)
         reached += math.exp(scaled[i] - top) / mass
