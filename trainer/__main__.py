@@ -38,6 +38,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
     """Join feedback and learn from it until `stop`. Raises what ends the loop or the joiner."""
     import torch
     from prometheus_client import REGISTRY, start_http_server
+    from transformers.utils.logging import disable_progress_bar
 
     from feedback.joiner import Joiner
     from feedback.store import PreferenceStore
@@ -49,6 +50,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
     from trainer.rollouts import ServedRollouts
 
     ours = settings.trainer
+    disable_progress_bar()
     torch.set_num_threads(ours.torch_threads)
     directory = settings.data_dir / "trainer"
     directory.mkdir(parents=True, exist_ok=True)
@@ -68,9 +70,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
         def learn() -> None:
             learner = Learner.create(settings.model.path, ours)
             rollouts = ServedRollouts(ours, stop)
-            Trainer(
-                ours, learner, store, registry, rollouts, directory, keep_versions=settings.registry.keep
-            ).run(stop)
+            Trainer(ours, learner, store, registry, rollouts, directory, keep_versions=settings.registry.keep).run(stop)
 
         learning = threads.submit(learn)
         for task in (joining, learning):

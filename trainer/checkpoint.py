@@ -1,7 +1,7 @@
 """Checkpoints: one directory each, there as a whole or not at all.
 
-`checkpoint-00000042/` is written aside, flushed and renamed; the latest is found by listing. An *anchor* is a checkpoint
-whose policy is the active version: when the gate rejects a candidate, policy, value and optimisers return to it.
+`checkpoint-00000042/` is written aside, flushed and renamed; the latest is found by listing. An *anchor* is a
+checkpoint whose policy is the active version: a rejected candidate's policy, value and optimisers return to it.
 """
 
 import json

@@ -8,16 +8,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from statistics import NormalDist, fmean
+from pathlib import Path
+from statistics import NormalDist
 
-import torch
 from torch import Tensor
 
 from settings.trainer import GateSettings
 from trainer.backbone import Backbone
-from trainer.reward.features import pool
-from trainer.tokens import Sample
+from trainer.evaluation import Evaluation, evaluate
+from trainer.publish import policy_of
 
+Prompts = Sequence[tuple[int, ...]]
+"""Token ids."""
 Score = Callable[[Tensor], Tensor]
 """features_BF -> conservative calibrated rewards_B."""
 
@@ -81,61 +83,50 @@ class Report:
         return ", ".join([f"win rate {self.win_rate:.2f}", *deciding])
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How one policy answers the held-out prompts: all that does not change as the reward model learns."""
+class Gate:
+    """Examines one candidate after the other against the active version, whose answers it remembers."""
 
-    samples: tuple[Sample, ...]
-    features_PF: Tensor
-    kl_nats: float
-    """Mean over responses of Σ_t log π/π_ref: the Monte Carlo estimate of KL(π‖π_ref) a response."""
-    entropy_nats: float
-    """Mean over tokens."""
+    def __init__(
+        self, backbone: Backbone, settings: GateSettings, scratch: Path, *, temperature: float, seed: int
+    ) -> None:
+        self._backbone = backbone
+        self._settings = settings
+        self._scratch = scratch
+        self._temperature = temperature
+        self._seed = seed
+        self._active: tuple[str, Prompts, Evaluation] | None = None
 
-    @property
-    def mean_length(self) -> float:
-        return fmean(len(sample.response_ids) for sample in self.samples)
+    def examine(
+        self, prompts: Prompts, score: Score, *, active: str, active_adapter: Path
+    ) -> tuple[Report, Evaluation]:
+        """Judge the backbone's present policy against version `active`, both on `prompts`."""
+        if self._active is None or self._active[:2] != (active, prompts):
+            with policy_of(self._backbone, active_adapter, self._scratch):
+                self._active = (active, prompts, self._evaluate(prompts))
+        candidate = self._evaluate(prompts)
+        return judge(candidate, self._active[2], score, self._settings), candidate
 
-    @property
-    def distinct_2(self) -> float:
-        return fmean(distinct_bigrams(sample.response_ids) for sample in self.samples)
+    def promoted(self, version: str, prompts: Prompts, evaluation: Evaluation) -> None:
+        """The candidate that was last examined is the active version now: its answers need not be drawn again."""
+        self._active = (version, prompts, evaluation)
 
-
-def evaluate(
-    backbone: Backbone, prompts: Sequence[tuple[int, ...]], settings: GateSettings, *, temperature: float, seed: int
-) -> Evaluation:
-    """Let the backbone's present policy answer `prompts` (token ids), once each."""
-    samples = backbone.generate(
-        list(prompts), max_new_tokens=settings.max_new_tokens, temperature=temperature, seed=seed
-    )
-    frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
-    log_ratios, entropies = [], []
-    with torch.no_grad():
-        for batch in backbone.micro_batches(samples):
-            passes = [frozen[index] for index in batch]
-            logprobs_BT, entropy_BT, mask_BT = backbone.policy_logprobs(
-                [samples[index] for index in batch], temperature, passes
-            )
-            for logprobs_T, mask_T, passed in zip(logprobs_BT, mask_BT, passes, strict=True):
-                log_ratios.append((logprobs_T[mask_T] - passed.reference_logprobs_T).sum().item())
-            entropies.append(entropy_BT[mask_BT])
-    return Evaluation(
-        tuple(samples),
-        torch.stack([passed.features_F for passed in frozen if passed.features_F is not None]),
-        fmean(log_ratios),
-        torch.cat(entropies).mean().item(),
-    )
+    def _evaluate(self, prompts: Prompts) -> Evaluation:
+        return evaluate(
+            self._backbone,
+            prompts,
+            max_new_tokens=self._settings.max_new_tokens,
+            temperature=self._temperature,
+            seed=self._seed,
+        )
 
 
-def judge(
-    candidate: Evaluation, active: Evaluation, score: Score, settings: GateSettings, *, weights_finite: bool
-) -> Report:
+def judge(candidate: Evaluation, active: Evaluation, score: Score, settings: GateSettings) -> Report:
     """Compare two evaluations of the same prompts, in the same order."""
     rewards_P, active_rewards_P = score(candidate.features_PF), score(active.features_PF)
     wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
     win_rate = wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
     checks = (
-        Check.within("finite", float(weights_finite and math.isfinite(candidate.kl_nats)), low=1.0),
+        Check.within("finite", float(math.isfinite(candidate.kl_nats)), low=1.0),
         Check.within("kl_nats", candidate.kl_nats, high=settings.max_kl_nats),
         _shown_to_win(win_rate, len(wins_P), settings),
         Check.within(
@@ -172,9 +163,3 @@ def wilson_bounds(rate: float, count: int, confidence: float) -> tuple[float, fl
     centre = (rate + z * z / (2 * count)) / shrink
     reach = z / shrink * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
     return centre - reach, centre + reach
-
-
-def distinct_bigrams(tokens: Sequence[int]) -> float:
-    """Distinct bigrams over bigrams, in (0, 1]; 1 where there are none (Li et al. 2016, distinct-2)."""
-    bigrams = list(zip(tokens, tokens[1:], strict=False))
-    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0

@@ -1,7 +1,7 @@
 """The learning loop: feedback → reward model → rollouts → PPO → gate → a version that users are served.
 
-Each turn does one thing and ends with a checkpoint, so the trainer can be killed at any moment and goes on from the turn
-it was in. Feedback is ingested meanwhile, by the joiner's thread.
+Each turn does one thing and ends with a checkpoint: killed at any moment, the trainer does the turn it was in again.
+Feedback is ingested meanwhile, by the joiner's thread.
 """
 
 import logging
@@ -17,15 +17,14 @@ import torch
 from feedback.store import PreferenceStore
 from registry import Registry
 from settings.trainer import TrainerSettings
-from trainer import gate, metrics, prompts, publish
+from trainer import metrics, prompts, publish
 from trainer.checkpoint import Checkpoints, Progress
-from trainer.gate import Evaluation, Report, Verdict
+from trainer.evaluation import Evaluation
+from trainer.gate import Gate, Report, Verdict
 from trainer.learner import Learner, adapter_in
 from trainer.ppo.update import StaleRollouts
-from trainer.prompts import PromptPool
 from trainer.reward.features import pool as pool_features
 from trainer.rollouts import RolloutSource, Stopped
-from trainer.tokens import Rollout
 
 log = logging.getLogger("trainer")
 
@@ -63,7 +62,9 @@ class Trainer:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._base_adapter = self._scratch / "base-adapter"
         learner.backbone.save_adapter(self._base_adapter)
-        self._baseline: tuple[str, Sequence[tuple[int, ...]], Evaluation] | None = None
+        self._gate = Gate(
+            learner.backbone, settings.gate, self._scratch, temperature=settings.temperature, seed=settings.seed
+        )
         self.progress = self._resume()
 
     def run(self, stop: threading.Event) -> None:
@@ -155,7 +156,7 @@ class Trainer:
         """
         settings, learner = self._settings, self._learner
         wanted = settings.calibration_samples
-        pool, known = self._prompt_pool(), self.progress.calibrated_on
+        pool, known = prompts.recent(self._store, settings), self.progress.calibrated_on
         served = min(len(pool.training), wanted)
         if known >= 0 and served < max(1, 2 * known):
             return known
@@ -182,7 +183,7 @@ class Trainer:
             return f"waiting for feedback that tells answers apart: {remedy}"
         if self.progress.budget < 1:
             return f"waiting for feedback: all of it is learned; {remedy}"
-        if not self._prompt_pool().training:
+        if not prompts.recent(self._store, self._settings).training:
             return "waiting for prompts: nobody has asked anything yet; start with 'foldback chat'"
         return ""
 
@@ -191,10 +192,10 @@ class Trainer:
         progress, learner, settings = self.progress, self._learner, self._settings
         iteration = progress.iteration + 1
         seed = settings.seed * 1_000_003 + iteration
-        chosen = prompts.for_rollouts(self._prompt_pool(), settings.prompts_per_iteration, seed)
+        chosen = prompts.for_rollouts(prompts.recent(self._store, self._settings), settings.prompts_per_iteration, seed)
         with metrics.timed("rollouts"):
             rollouts = self._rollouts.sample(chosen, seed=seed)
-        self._show_staleness(rollouts)
+        metrics.show_staleness(rollouts, self._registry.state().history)
         with metrics.timed("reference"):
             frozen = learner.backbone.frozen(
                 [rollout.sample for rollout in rollouts], temperature=settings.temperature, pool=pool_features
@@ -208,7 +209,14 @@ class Trainer:
         except StaleRollouts as error:
             return f"waiting for the serving fleet to take up {progress.version}: {error}"
         metrics.show_ppo(figures)
-        log.info("ppo %d: reward %.2f, KL %.1f nats, entropy %.2f", iteration, scores.mean(), figures.kl, figures.entropy)
+        log.info(
+            "ppo %d: reward %.2f, KL %.1f nats, entropy %.2f nats, %d tokens an answer",
+            iteration,
+            figures.score,
+            figures.kl,
+            figures.entropy,
+            round(figures.length),
+        )
         advanced = replace(
             progress, iteration=iteration, budget=progress.budget - 1, unpublished=progress.unpublished + 1
         )
@@ -218,13 +226,6 @@ class Trainer:
         else:
             self._save(advanced)
         return ""
-
-    def _show_staleness(self, rollouts: Sequence[Rollout]) -> None:
-        history = self._registry.state().history
-        last_active = {version: index for index, version in enumerate(history)}
-        for rollout in rollouts:
-            oldest = min(last_active.get(version, -1) for version in rollout.policy_version)
-            metrics.sample_staleness.observe(len(history) - 1 - oldest)
 
     # Policy → version
 
@@ -239,16 +240,22 @@ class Trainer:
         if not self._learner.finite:
             log.warning("gate: weights are not finite: back to %s", progress.version)
             return self._return_to_active(progress)
+        chosen = prompts.for_gate(
+            prompts.recent(self._store, settings), settings.gate.prompts, self._learner.backbone.tokenizer
+        )
         with metrics.timed("gate"):
-            chosen = prompts.for_gate(self._prompt_pool(), settings.gate.prompts, self._learner.backbone.tokenizer)
-            active = self._evaluate_active(chosen)
-            candidate = self._evaluate(chosen)
-            report = gate.judge(candidate, active, self._learner.reward.reward, settings.gate, weights_finite=True)
+            report, evaluation = self._gate.examine(
+                chosen,
+                self._learner.reward.reward,
+                active=progress.version,
+                active_adapter=adapter_in(self._checkpoints.path(progress.anchor)),
+            )
         metrics.show_gate(report)
         if report.verdict is Verdict.UNDECIDED and progress.unpublished <= settings.ppo.max_staleness:
             log.info("gate: undecided: %s: training on", report)
             return self._save(replace(progress, gated=progress.iteration))
-        version = self._publish(report, candidate)
+        feedback_ids = self._unlearned()
+        version = self._publish(report, evaluation, feedback_ids)
         if self._registry.state().active != progress.version:
             return publish.reject(self._registry, version, "another version was made active meanwhile", report.figures)
         if report.verdict is not Verdict.PASSED:
@@ -256,34 +263,18 @@ class Trainer:
             publish.reject(self._registry, version, str(report), report.figures)
             return self._return_to_active(progress)
         log.info("gate %s: passed: %s", version, report)
-        self._activate(version, report)
-        self._baseline = (version, chosen, candidate)
-        return None
+        self._activate(version, report, feedback_ids)
+        return self._gate.promoted(version, chosen, evaluation)
 
-    def _evaluate(self, chosen: Sequence[tuple[int, ...]]) -> Evaluation:
-        settings = self._settings
-        return gate.evaluate(
-            self._learner.backbone, chosen, settings.gate, temperature=settings.temperature, seed=settings.seed
-        )
-
-    def _evaluate_active(self, chosen: Sequence[tuple[int, ...]]) -> Evaluation:
-        """The active version's answers to the same prompts; known already if it passed this gate on them."""
-        version = self.progress.version
-        if self._baseline is None or self._baseline[:2] != (version, chosen):
-            adapter = adapter_in(self._checkpoints.path(self.progress.anchor))
-            with publish.policy_of(self._learner.backbone, adapter, self._scratch):
-                self._baseline = (version, chosen, self._evaluate(chosen))
-        return self._baseline[2]
-
-    def _publish(self, report: Report, candidate: Evaluation) -> str:
+    def _publish(self, report: Report, evaluation: Evaluation, feedback_ids: Sequence[str]) -> str:
         with metrics.timed("publish"):
             manifest = publish.publish(
                 self._registry,
                 self._learner.backbone,
                 parent=self.progress.version,
                 figures={"iteration": float(self.progress.iteration), **report.figures},
-                canary_samples=candidate.samples[: self._settings.canary_prompts],
-                feedback_ids=self._unlearned(),
+                canary_samples=evaluation.samples[: self._settings.canary_prompts],
+                feedback_ids=feedback_ids,
                 scratch=self._scratch,
             )
         return manifest.version
@@ -293,8 +284,7 @@ class Trainer:
         judgements = self._store.judgements(self.progress.learned_position)
         return [j.feedback_id for j in judgements if j.sequence <= self.progress.judgement_position]
 
-    def _activate(self, version: str, report: Report) -> None:
-        feedback_ids = self._unlearned()
+    def _activate(self, version: str, report: Report, feedback_ids: Sequence[str]) -> None:
         publish.promote(self._registry, version, report.figures)
         # Killed from here on, the next start finds `version` active and adopts it, and the same ids are marked then.
         self._store.mark_learned(feedback_ids, version)
@@ -338,12 +328,3 @@ class Trainer:
             self.progress = self._checkpoints.save(progress, self._learner.save, anchor=anchor)
         metrics.checkpoint_timestamp.set_to_current_time()
         metrics.ppo_budget.set(progress.budget)
-
-    def _prompt_pool(self) -> PromptPool:
-        settings = self._settings
-        recent = [
-            prompt
-            for prompt in self._store.recent_prompts(settings.recent_prompts)
-            if len(prompt.prompt_token_ids) <= settings.max_prompt_tokens
-        ]
-        return prompts.split(recent, settings.held_out_fraction)

@@ -1,7 +1,7 @@
 """The trainer's Prometheus metrics: base units, bounded labels."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -12,6 +12,7 @@ from feedback.joiner import Joiner
 from trainer.gate import Report
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
+from trainer.tokens import Rollout
 
 _STEP_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
@@ -84,6 +85,14 @@ def show_ppo(figures: PpoFigures) -> None:
     value_explained_variance.set(figures.explained_variance)
     reward_mean.labels("rollouts").set(figures.score)
     ppo_iterations.inc()
+
+
+def show_staleness(rollouts: Sequence[Rollout], history: Sequence[str]) -> None:
+    """How many promotions lie between the oldest token of each rollout and now. `history`: versions as they served."""
+    last_active = {version: index for index, version in enumerate(history)}
+    for rollout in rollouts:
+        oldest = min(last_active.get(version, -1) for version in rollout.policy_version)
+        sample_staleness.observe(len(history) - 1 - oldest)
 
 
 def show_gate(report: Report) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from feedback.judgement import Prompt
+from feedback.store import PreferenceStore
+from settings.trainer import TrainerSettings
 
 PROBES = (
     "What is a good way to start the day?",
@@ -43,6 +45,13 @@ class PromptPool:
 
     training: tuple[Prompt, ...]
     held_out: tuple[Prompt, ...]
+
+
+def recent(store: PreferenceStore, settings: TrainerSettings) -> PromptPool:
+    """The latest prompts that consenting users sent, short enough to train on."""
+    served = store.recent_prompts(settings.recent_prompts)
+    short = [prompt for prompt in served if len(prompt.prompt_token_ids) <= settings.max_prompt_tokens]
+    return split(short, settings.held_out_fraction)
 
 
 def split(prompts: Sequence[Prompt], held_out_fraction: float) -> PromptPool:

@@ -98,9 +98,7 @@ def in_order(rollouts: Sequence[Rollout]) -> list[Rollout]:
 
 def from_proto(rollout: rollout_pb2.Rollout) -> Rollout:
     """As served: token ids, logprobs and versions are not recomputed."""
-    versions = [
-        span.policy_version for span in rollout.policy_spans for _ in range(span.end - span.start)
-    ]
+    versions = [span.policy_version for span in rollout.policy_spans for _ in range(span.end - span.start)]
     return Rollout(
         sample=Sample(tuple(rollout.prompt_token_ids), tuple(rollout.token_ids)),
         text=rollout.text,

@@ -87,7 +87,7 @@ def same(left: object, right: object) -> bool:
             )
         case dict(), dict():
             return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-        case (list() | tuple()), (list() | tuple()):
+        case ((list() | tuple()), (list() | tuple())):
             return len(left) == len(right) and all(map(same, left, right))
         case float(), float():
             return left == right and math.copysign(1, left) == math.copysign(1, right)

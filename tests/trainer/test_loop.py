@@ -1,6 +1,7 @@
 """The whole loop on a tiny model: real store, real registry, real learning, a fleet of one."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from registry import PolicyState
 from settings.trainer import TrainerSettings
 from tests.trainer.world import SETTINGS, World, taste
 from trainer.loop import Trainer
+
+
+class Killed(Exception):
+    pass
+
+
+def die(*_: object, **__: object) -> None:
+    raise Killed
 
 
 def turns(trainer: Trainer, *, until_version: bool = False, limit: int = 60) -> str:
@@ -156,11 +165,8 @@ def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
 ) -> None:
     trainer = world.trainer()
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(world.store, "mark_learned", killed)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(world.store, "mark_learned", die)
+    with pytest.raises(Killed):
         turns(trainer, until_version=True)
     monkeypatch.undo()
     active = world.registry.state().active
@@ -181,19 +187,16 @@ def test_killed_at_any_turn_it_comes_to_the_same_numbers(
     one = straight.trainer()
     turns(one)
 
-    waiting = ""
-    while not waiting:
-        # In the middle of a turn first: whatever it had done is lost with the process.
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            trainer = killed.trainer()
-            patch.setattr(trainer, "_save", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-            if (waiting := trainer.turn()):
-                raise KeyboardInterrupt
+    for _ in range(60):
+        # A turn that dies before its checkpoint, then, after a new start, one that dies after it.
+        dying = killed.trainer()
+        monkeypatch.setattr(dying, "_save", die)
+        with suppress(Killed):
+            dying.turn()
         trainer = killed.trainer()
-        waiting = waiting or trainer.turn()
+        if trainer.turn():
+            break
 
     assert replace(trainer.progress, serial=0, anchor=0) == replace(one.progress, serial=0, anchor=0)
     assert all(map(torch.equal, policy(one), policy(trainer)))
     assert straight.registry.state().active == killed.registry.state().active
-
-

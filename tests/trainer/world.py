@@ -1,4 +1,4 @@
-"""A small world for the loop: a fleet of one tiny model, and users with a taste, on a real store and a real registry."""
+"""A small world for the loop: a fleet of one tiny model, users with a taste, a real store and a real registry."""
 
 import random
 from collections.abc import Sequence
