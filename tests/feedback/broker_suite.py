@@ -1,4 +1,4 @@
-"""What Foldback asks of a broker: one suite, run against every broker there is, so that no one's quirk is built upon."""
+"""What Foldback asks of a broker: one suite for every broker there is, so that nothing is built on one's quirk."""
 
 import asyncio
 import threading
@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,11 +126,14 @@ class BrokerSuite:
         await emit_response(log, response)
         records = [make_feedback(str(uuid.uuid4()), [response], rater_id=f"rater {n}") for n in range(60)]
         ids = {record.feedback_id for record in records}
+
+        def arrived(count: int) -> bool:
+            return len(ids & {judgement.feedback_id for judgement in store.judgements()}) == count
+
         for start in (0, 20, 40):
             await asyncio.gather(*(emit_feedback(log, record) for record in records[start : start + 20]))
             with joining(settings, store):
-                arrived = lambda: ids & {j.feedback_id for j in store.judgements()}  # noqa: E731
-                await asyncio.to_thread(until, lambda seen=start + 20: len(arrived()) == seen, 10.0)
+                await asyncio.to_thread(until, partial(arrived, start + 20), 10.0)
         funnel = store.funnel()
         assert funnel["accepted"] == funnel["joined"] + funnel["superseded"]
         await log.stop()
