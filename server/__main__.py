@@ -2,8 +2,13 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+
+# Read when torch is first imported. Threads that spin while they wait take the cores from whoever else needs them:
+# beside a trainer, on 2 cores, a token costs many times as much.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from server.app import running
 from server.engines.base import EngineDead
