@@ -4,7 +4,6 @@ import hashlib
 import sqlite3
 import time
 import uuid
-from dataclasses import dataclass
 
 from feedback.topics import DLQ, OUTCOMES
 from foldback.v1 import events_pb2, feedback_pb2
@@ -17,32 +16,6 @@ _MAX_VALUE_BYTES = 900_000
 """A letter must fit in one message of a broker with default limits."""
 
 _INSERT = "INSERT INTO outbox (topic, key, value, event_id, type, tenant) VALUES (?, ?, ?, ?, ?, ?)"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as it was read from a topic."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes
-    type: str
-    """The ce_type header; empty when absent."""
-
-    @property
-    def origin(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
-
-
-class Unusable(Exception):
-    """This event cannot be used; it is dead-lettered and its partition moves on."""
-
-    def __init__(self, reason: "events_pb2.DeadLetterReason.ValueType", detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 def dead_letter(

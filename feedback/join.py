@@ -14,27 +14,24 @@ import json
 import sqlite3
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError
-
-from feedback.deadletters import Record, Unusable, dead_letter, outcome
+from feedback.deadletters import dead_letter, outcome
+from feedback.erasure import erase_feedback, is_erased
+from feedback.record import Record, Unusable, decode
+from feedback.retraction import add_retraction, apply_early_retractions
 from feedback.submission import FEEDBACK_TYPE, check_content
 from foldback.v1 import events_pb2, feedback_pb2
 
 RESPONSE_TYPE = "foldback.v1.ResponseRecorded"
-Decoded = TypeVar("Decoded", events_pb2.ResponseRecorded, events_pb2.FeedbackRecorded, events_pb2.ErasureRequested)
-
-ERASURE_TYPE = "foldback.v1.ErasureRequested"
 
 
 def apply_response(db: sqlite3.Connection, record: Record) -> None:
     """Store a response once and join the feedback that waited for it. Raises Unusable."""
-    response = _decode(record, events_pb2.ResponseRecorded, RESPONSE_TYPE)
+    response = decode(record, events_pb2.ResponseRecorded, RESPONSE_TYPE)
     if not (response.response_id and response.candidates):
         raise Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, "response_id or candidates missing")
     serve_time = response.serve_time.ToNanoseconds() / 1e9
-    erased = _is_erased(db, response.tenant, response.rater_id, serve_time)
+    erased = is_erased(db, response.tenant, response.rater_id, serve_time)
     inserted = db.execute(
         "INSERT OR IGNORE INTO responses (tenant, response_id, conversation_id, rater_id, policy_version,"
         " candidate_ids, prompt_sha256, serve_time, consent, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -63,7 +60,7 @@ def apply_response(db: sqlite3.Connection, record: Record) -> None:
 
 def apply_feedback(db: sqlite3.Connection, record: Record, now: float) -> None:
     """Store a feedback or retraction once and join it if it can be. Raises Unusable."""
-    event = _decode(record, events_pb2.FeedbackRecorded, FEEDBACK_TYPE)
+    event = decode(record, events_pb2.FeedbackRecorded, FEEDBACK_TYPE)
     if not (event.feedback_id and event.claims and event.feedback.rater_id):
         raise Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, "feedback_id, claims or rater_id missing")
     if _is_known(db, event):
@@ -71,12 +68,12 @@ def apply_feedback(db: sqlite3.Connection, record: Record, now: float) -> None:
     if any(claim.tenant != event.tenant for claim in event.claims):
         raise Unusable(events_pb2.DEAD_LETTER_REASON_CLAIMS_MISMATCH, "the claims are of another tenant")
     if event.retracts:
-        _add_retraction(db, event, record, now)
+        add_retraction(db, event, record, now)
         return
     row_id = _insert_feedback(db, event, record, now)
-    _apply_early_retractions(db, event)
-    if _is_erased(db, event.tenant, event.feedback.rater_id, event.receive_time.ToNanoseconds() / 1e9):
-        _erase_feedback(db, [row_id])
+    apply_early_retractions(db, event)
+    if is_erased(db, event.tenant, event.feedback.rater_id, event.receive_time.ToNanoseconds() / 1e9):
+        erase_feedback(db, [row_id])
         return
     violations = check_content(event.feedback, event.claims, sys.maxsize)  # the server bounds the text
     if violations:
@@ -84,33 +81,6 @@ def apply_feedback(db: sqlite3.Connection, record: Record, now: float) -> None:
         _kill(db, row_id, Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, detail), event, record)
         return
     _join(db, row_id, event, record)
-
-
-def apply_erasure(db: sqlite3.Connection, record: Record) -> None:
-    """Forget a rater up to the time of the request: their feedback, and what they were served. Raises Unusable."""
-    if not record.value:
-        return  # a compacted topic's tombstone
-    erasure = _decode(record, events_pb2.ErasureRequested, ERASURE_TYPE)
-    request_time = erasure.request_time.ToNanoseconds() / 1e9
-    rater = (erasure.tenant, erasure.rater_id)
-    db.execute(
-        "INSERT INTO erasures VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET request_time = max(request_time, excluded.request_time)",
-        (*rater, request_time),
-    )
-    given = db.execute(
-        "SELECT id FROM feedback WHERE tenant = ? AND rater_id = ? AND receive_time <= ?", (*rater, request_time)
-    ).fetchall()
-    received = db.execute(
-        "SELECT t.feedback FROM responses r JOIN targets t USING (tenant, response_id)"
-        " WHERE r.tenant = ? AND r.rater_id = ? AND r.serve_time <= ?",
-        (*rater, request_time),
-    ).fetchall()
-    _erase_feedback(db, [row_id for (row_id,) in (*given, *received)])
-    db.execute(
-        "UPDATE responses SET record = NULL, rater_id = '' WHERE tenant = ? AND rater_id = ? AND serve_time <= ?",
-        (*rater, request_time),
-    )
 
 
 def expire_waiting(db: sqlite3.Connection, before: float) -> int:
@@ -146,17 +116,6 @@ def prompt_sha256(response: events_pb2.ResponseRecorded) -> bytes:
     return hashlib.sha256(json.dumps(turns).encode()).digest()
 
 
-def _decode(record: Record, kind: type[Decoded], expected_type: str) -> Decoded:
-    if record.type and record.type != expected_type:
-        raise Unusable(
-            events_pb2.DEAD_LETTER_REASON_UNKNOWN_SCHEMA, f"type {record.type!r}; this release reads {expected_type!r}"
-        )
-    try:
-        return kind.FromString(record.value)
-    except DecodeError as error:
-        raise Unusable(events_pb2.DEAD_LETTER_REASON_UNDECODABLE, str(error)) from None
-
-
 def _is_known(db: sqlite3.Connection, event: events_pb2.FeedbackRecorded) -> bool:
     """Raises Unusable when the id is known with other content."""
     row = db.execute(
@@ -169,13 +128,6 @@ def _is_known(db: sqlite3.Connection, event: events_pb2.FeedbackRecorded) -> boo
     if row[0] != event.content_sha256:
         raise Unusable(events_pb2.DEAD_LETTER_REASON_ID_CONFLICT, "the same id came before with other content")
     return True
-
-
-def _is_erased(db: sqlite3.Connection, tenant: str, rater_id: str, time: float) -> bool:
-    row = db.execute(
-        "SELECT 1 FROM erasures WHERE tenant = ? AND rater_id = ? AND request_time >= ?", (tenant, rater_id, time)
-    ).fetchone()
-    return row is not None
 
 
 def _insert_feedback(db: sqlite3.Connection, event: events_pb2.FeedbackRecorded, record: Record, now: float) -> int:
@@ -230,7 +182,7 @@ def _join(db: sqlite3.Connection, row_id: int, event: events_pb2.FeedbackRecorde
         for claim in event.claims
     ]
     if any(response is not None and response[-1] for response in responses):
-        _erase_feedback(db, [row_id])
+        erase_feedback(db, [row_id])
         return
     if None in responses:
         return
@@ -285,60 +237,6 @@ def _settle(db: sqlite3.Connection, row_id: int, event: events_pb2.FeedbackRecor
         outcome(db, event.feedback_id, event.tenant, state)
 
 
-def _add_retraction(db: sqlite3.Connection, event: events_pb2.FeedbackRecorded, record: Record, now: float) -> None:
-    db.execute(
-        "INSERT INTO retractions VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
-        (
-            *(event.feedback_id, event.tenant, event.feedback.rater_id, event.claims[0].response_id),
-            *(event.retracts, event.content_sha256, now, record.origin),
-        ),
-    )
-    _retract(db, event.feedback_id)
-
-
-def _apply_early_retractions(db: sqlite3.Connection, event: events_pb2.FeedbackRecorded) -> None:
-    early = db.execute(
-        "SELECT retraction_id FROM retractions WHERE target_id = ? AND state = 'waiting'", (event.feedback_id,)
-    ).fetchall()
-    for (retraction_id,) in early:
-        _retract(db, retraction_id)
-
-
-def _retract(db: sqlite3.Connection, retraction_id: str) -> None:
-    """Apply a retraction if its target is there and it is the same rater's, about the same response."""
-    tenant, rater_id, response_id, target_id, origin = db.execute(
-        "SELECT tenant, rater_id, response_id, target_id, origin FROM retractions WHERE retraction_id = ?",
-        (retraction_id,),
-    ).fetchone()
-    target = db.execute(
-        "SELECT id, tenant, rater_id, state, coalesce(learned_version, '') FROM feedback WHERE feedback_id = ?",
-        (target_id,),
-    ).fetchone()
-    if target is None:
-        return
-    row_id, target_tenant, target_rater, state, learned_version = target
-    about = db.execute(
-        "SELECT 1 FROM targets WHERE tenant = ? AND response_id = ? AND feedback = ?", (tenant, response_id, row_id)
-    ).fetchone()
-    if state != "erased" and (tenant != target_tenant or rater_id != target_rater or about is None):
-        db.execute("UPDATE retractions SET state = 'dead' WHERE retraction_id = ?", (retraction_id,))
-        dead_letter(
-            db,
-            events_pb2.DEAD_LETTER_REASON_CLAIMS_MISMATCH,
-            f"it retracts {target_id}, which is of another rater or about another response",
-            origin=origin,
-            key=b"",
-            value=b"",
-            tenant=tenant,
-            feedback_id=retraction_id,
-        )
-        return
-    db.execute("UPDATE retractions SET state = 'applied' WHERE retraction_id = ?", (retraction_id,))
-    db.execute("UPDATE feedback SET retracted = 1 WHERE id = ?", (row_id,))
-    if state not in ("dead", "erased"):
-        outcome(db, target_id, tenant, feedback_pb2.FEEDBACK_STATE_RETRACTED, policy_version=learned_version)
-
-
 def _kill(
     db: sqlite3.Connection, row_id: int, unusable: Unusable, event: events_pb2.FeedbackRecorded, record: Record
 ) -> None:
@@ -352,12 +250,4 @@ def _kill(
         value=record.value,
         tenant=event.tenant,
         feedback_id=event.feedback_id,
-    )
-
-
-def _erase_feedback(db: sqlite3.Connection, row_ids: Sequence[int]) -> None:
-    """Keep the id, so that a copy that is read again stays erased; nothing else of the rater's."""
-    db.executemany(
-        "UPDATE feedback SET state = 'erased', record = NULL, rater_id = '', opinion = x'' WHERE id = ?",
-        [(row_id,) for row_id in row_ids],
     )

@@ -18,9 +18,9 @@ from kafka.structs import OffsetAndMetadata
 
 from feedback.connection import admin_client, read_cluster_id
 from feedback.consumer import open_consumer
-from feedback.deadletters import Record
 from feedback.event import Event, envelope
 from feedback.producer import Producer
+from feedback.record import Record
 from feedback.store import PreferenceStore
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES, create_missing, joiner_group
 from settings.feedback import FeedbackSettings

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from feedback import join, reading
+from feedback import erasure, join, reading
 from feedback.database import open_reader, open_writer
-from feedback.deadletters import Record, Unusable, dead_letter, outcome
+from feedback.deadletters import dead_letter, outcome
 from feedback.judgement import Judgement, Prompt
+from feedback.record import Record, Unusable
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
 from foldback.v1 import events_pb2, feedback_pb2
 
@@ -155,7 +156,7 @@ class PreferenceStore:
             elif record.topic == FEEDBACK:
                 join.apply_feedback(db, record, now)
             elif record.topic == ERASURES:
-                join.apply_erasure(db, record)
+                erasure.apply_erasure(db, record)
             else:
                 raise ValueError(f"the preference store reads no topic {record.topic!r}")
         except Unusable as unusable:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from feedback.deadletters import Record
-from feedback.join import ERASURE_TYPE, RESPONSE_TYPE
+from feedback.erasure import ERASURE_TYPE
+from feedback.join import RESPONSE_TYPE
+from feedback.record import Record
 from feedback.submission import FEEDBACK_TYPE, build_record
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2

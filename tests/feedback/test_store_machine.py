@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from feedback.deadletters import Record
+from feedback.record import Record
 from feedback.store import PreferenceStore
 from feedback.topics import FEEDBACK, OUTCOMES
 from foldback.v1 import events_pb2, feedback_pb2
