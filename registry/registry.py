@@ -56,6 +56,8 @@ class Registry:
     ) -> Manifest:
         """Make the files below `draft` an immutable version. `draft` is consumed.
 
+        Publishing the same again (after a crash, say) gives the version that is there.
+
         Raises:
             ArtifactError: a file that a version may not hold.
         """
@@ -71,6 +73,9 @@ class Registry:
             figures=figures,
             canary=tuple(canary),
         )
+        if self._fs.exists(self._manifest_path(manifest.version)):
+            shutil.rmtree(draft)
+            return self.manifest(manifest.version)
         self._store(draft, manifest)
         return manifest
 

@@ -26,6 +26,10 @@ def test_names_follow_the_content(registry: Registry, publish: Publish) -> None:
     assert first.version != second.version
 
 
+def test_the_same_again_is_the_same_version(registry: Registry, publish: Publish) -> None:
+    assert publish(registry, content="a") == publish(registry, content="a")
+
+
 def test_the_base_policy_is_published_once(registry: Registry) -> None:
     first = registry.publish_base("tiny", BASE_DIGEST)
     assert registry.publish_base("tiny", BASE_DIGEST) == first
