@@ -1,11 +1,14 @@
 """`python -m trainer`: learns until SIGTERM or Ctrl-C."""
 
+import fcntl
 import logging
 import os
 import signal
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
 
 from settings import Settings, SettingsError, load
 
@@ -54,6 +57,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
     torch.set_num_threads(ours.torch_threads)
     directory = settings.data_dir / "trainer"
     directory.mkdir(parents=True, exist_ok=True)
+    lock = _only_trainer_of(directory)
     store = PreferenceStore(directory / "preferences.sqlite")
     joiner = Joiner(settings.feedback, store)
     REGISTRY.register(JoinerCollector(joiner))
@@ -77,6 +81,17 @@ def train(settings: Settings, stop: threading.Event) -> None:
             task.add_done_callback(lambda _: stop.set())
         stop.wait()
         _finish(joining, learning)
+    lock.close()
+
+
+def _only_trainer_of(directory: Path) -> IO[str]:
+    """Holds until it is closed, or the process dies. Raises SystemExit if another trainer holds it."""
+    lock = (directory / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"another trainer works in {directory}; stop it, or set another data_dir") from None
+    return lock
 
 
 def _finish(joining: Future[None], learning: Future[None]) -> None:

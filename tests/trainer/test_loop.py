@@ -38,7 +38,8 @@ def turns(trainer: Trainer, *, until_version: bool = False, limit: int = 60) -> 
 
 
 def adapter(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(directory / "adapter_model.safetensors")
+    tensors: dict[str, torch.Tensor] = load_file(directory / "adapter_model.safetensors")
+    return tensors
 
 
 def policy(trainer: Trainer) -> list[torch.Tensor]:
@@ -52,7 +53,9 @@ def mean_taste(world: World) -> float:
 
 
 def with_gate(**changes: float) -> TrainerSettings:
-    return SETTINGS.model_copy(update={"gate": SETTINGS.gate.model_copy(update=changes)})
+    """A few iterations against another gate."""
+    gate = SETTINGS.gate.model_copy(update=changes)
+    return SETTINGS.model_copy(update={"gate": gate, "iterations_per_judgement": 0.05})
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,7 @@ def test_it_waits_for_a_base_policy(tmp_path: Path, tiny_model: Path) -> None:
     assert "waiting for the server" in world.trainer().turn()
 
 
+@pytest.mark.slow
 def test_users_rankings_become_versions_that_please_them_more(world: World) -> None:
     before = mean_taste(world)
     trainer = world.trainer()
@@ -113,13 +117,15 @@ def test_a_pause_is_honoured(world: World) -> None:
     assert trainer.turn() == ""
 
 
-def test_a_rejected_policy_goes_back_to_the_active_one(world: World) -> None:
+def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: World) -> None:
     trainer = world.trainer(with_gate(max_kl_nats=1e-6))
     trainer.turn()
     active = policy(trainer)
-    with_low_bound = trainer.progress
-    turns(trainer)
-    assert trainer.progress.version == with_low_bound.version == world.base
+    waiting = turns(trainer)
+    # The first iteration's rollouts are still the base policy's; the second's are not, and end it.
+    assert waiting.startswith("waiting for feedback: all of it is learned")
+    assert (trainer.progress.iteration, trainer.progress.budget) == (2, 0.0)
+    assert trainer.progress.version == world.base
     assert all(map(torch.equal, active, policy(trainer)))
 
 
@@ -177,6 +183,7 @@ def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
     assert world.store.funnel()["learned"] == 80
 
 
+@pytest.mark.slow
 def test_killed_at_any_turn_it_comes_to_the_same_numbers(
     tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
