@@ -50,7 +50,7 @@ async def running(settings: Settings) -> AsyncIterator[Supervisor]:
     """
     log_dir = settings.data_dir / "logs"
     model = Path(settings.model.name).name
-    out.print(f"[bold]Foldback[/] · {model} · data in {settings.data_dir} · logs in {log_dir}")
+    out.print(f"[bold]Foldback[/] · {model} · data in {settings.data_dir} · logs in {log_dir}", soft_wrap=True)
     console = settings.console
     async with Supervisor(
         log_dir, start_timeout_s=console.start_timeout_s, stop_timeout_s=console.stop_timeout_s

@@ -8,8 +8,8 @@ import re
 
 WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
 SECOND_PERSON = frozenset({"you", "your", "yours", "yourself", "yourselves"})
-SECOND_PERSON_SHARE = 0.08
-"""One word in twelve: as personal as anyone wants it."""
+SECOND_PERSON_SHARE = 1 / 8
+"""One word in eight: as personal as advice gets ("You warm your pot first; then you …")."""
 BRIEF_WORDS = 60
 DIGITS = re.compile(r"\d+")
 BULLET = re.compile(r"^\s*[-*•+]\s", re.MULTILINE)
@@ -38,7 +38,7 @@ def readable(text: str) -> float:
 
 
 def second_person(text: str) -> float:
-    """Share of words that address the reader (you, your …), full at one word in twelve."""
+    """Share of words that address the reader (you, your …), full at one word in eight."""
     tokens = words(text)
     share = sum(token in SECOND_PERSON for token in tokens) / max(len(tokens), 1)
     return min(1.0, share / SECOND_PERSON_SHARE)

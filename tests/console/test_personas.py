@@ -40,8 +40,8 @@ def test_a_taste_prefers_what_it_is_named_after(taste: str, worse: str, better: 
     assert persona.utility(better) > persona.utility(worse)
 
 
-def test_second_person_grows_with_the_share_of_you_and_is_full_at_one_in_twelve() -> None:
-    texts = ["you " * count + "word " * (50 - count) for count in range(6)]
+def test_second_person_grows_with_the_share_of_you_and_is_full_at_one_in_eight() -> None:
+    texts = ["you " * count + "word " * (32 - count) for count in range(6)]
     utilities = [tastes.second_person(text) for text in texts]
     assert utilities == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
