@@ -58,6 +58,8 @@ OPTIONS = [
     # Clients may ping every minute to keep long streams open through middleboxes.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
 ]
+NOTICE_S = 0.3
+"""After the last answer: a client that asks again at once is told UNAVAILABLE and when to retry, rather than cut off."""
 GRACE_S = 1.0
 """What a drain leaves to calls that last as long as their client wants (watches, rollouts): they can be asked again."""
 
@@ -237,6 +239,7 @@ async def _drain(
     admission.draining.set()
     with suppress(TimeoutError):
         await asyncio.wait_for(interceptor.idle(), timeout_s)
+    await asyncio.sleep(NOTICE_S)
     await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from foldback.v1 import chat_pb2, chat_pb2_grpc
 from tests.server.conftest import asking
+from tests.server.test_chat import refused
 
 pytestmark = pytest.mark.slow
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -95,9 +97,8 @@ async def check_drain(server: asyncio.subprocess.Process, channel: grpc.aio.Chan
         events.append(event.WhichOneof("event"))
     assert events[-1] == "finished"
     assert await stream.code() is grpc.StatusCode.OK
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await chat.CreateChat(asking())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    code, _ = await refused(chat.CreateChat(asking()), error_details_pb2.RetryInfo)
+    assert code is grpc.StatusCode.UNAVAILABLE
     assert await asyncio.wait_for(server.wait(), 15) == 0
 
 
