@@ -59,7 +59,7 @@ OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
 ]
 NOTICE_S = 0.3
-"""After the last answer: a client that asks again at once is told UNAVAILABLE and when to retry, rather than cut off."""
+"""After the last answer: a client that asks again at once is told UNAVAILABLE and when to retry, not cut off."""
 GRACE_S = 1.0
 """What a drain leaves to calls that last as long as their client wants (watches, rollouts): they can be asked again."""
 
