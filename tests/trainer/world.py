@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from feedback.deadletters import Record
 from feedback.judgement import Prompt
+from feedback.record import Record
 from feedback.store import PreferenceStore
 from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
@@ -107,7 +107,9 @@ class World:
         """A trainer as it is at the start of a process."""
         settings = settings or self.settings
         learner = Learner.create(self.model, settings)
-        return Trainer(settings, learner, self.store, self.registry, self.fleet, self.directory / "trainer")
+        return Trainer(
+            settings, learner, self.store, self.registry, self.fleet, self.directory / "trainer", keep_versions=99
+        )
 
     def users_rank(self, conversations: int) -> None:
         """Each asks something and orders four answers by taste."""
