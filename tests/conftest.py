@@ -1,7 +1,11 @@
 """Fixtures that every folder shares; slow ones live as long as the session."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before torch is loaded: idle threads sleep, where by default they would spin and slow the processes under test.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 

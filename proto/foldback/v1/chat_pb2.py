@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66oldback/v1/chat.proto\x12\x0b\x66oldback.v1\x1a\x1egoogle/protobuf/duration.proto\";\n\x07Message\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.foldback.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xc2\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x04\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\r\n\x0b_max_tokensB\x07\n\x05_seed\"\xf0\x02\n\x11\x43reateChatRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.foldback.v1.Message\x12\'\n\x08sampling\x18\x04 \x01(\x0b\x32\x15.foldback.v1.Sampling\x12\x17\n\x0f\x63\x61ndidate_count\x18\x05 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12\x10\n\x08rater_id\x18\x07 \x01(\t\x12\x15\n\rregenerate_of\x18\x08 \x01(\t\x12:\n\x06labels\x18\t \x03(\x0b\x32*.foldback.v1.CreateChatRequest.LabelsEntry\x12\x18\n\x10training_consent\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x11StreamChatRequest\x12,\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1e.foldback.v1.CreateChatRequest\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"@\n\nPolicySpan\x12\x16\n\x0epolicy_version\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\x94\x01\n\x06Timing\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x01\n\tCandidate\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.foldback.v1.FinishReason\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.foldback.v1.Usage\x12-\n\x0cpolicy_spans\x18\x05 \x03(\x0b\x32\x17.foldback.v1.PolicySpan\"\xfd\x01\n\x12\x43reateChatResponse\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x65\x64\x62\x61\x63k_token\x18\x04 \x01(\t\x12*\n\ncandidates\x18\x05 \x03(\x0b\x32\x16.foldback.v1.Candidate\x12\x15\n\rdisplay_order\x18\x06 \x03(\x05\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.foldback.v1.Usage\x12#\n\x06timing\x18\x08 \x01(\x0b\x32\x13.foldback.v1.Timing\"\x99\x01\n\x0b\x43hatStarted\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x65\x64\x62\x61\x63k_token\x18\x04 \x01(\t\x12\x15\n\rcandidate_ids\x18\x05 \x03(\t\x12\x15\n\rdisplay_order\x18\x06 \x03(\x05\"2\n\tChatDelta\x12\x17\n\x0f\x63\x61ndidate_index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xb0\x01\n\x11\x43\x61ndidateFinished\x12\x17\n\x0f\x63\x61ndidate_index\x18\x01 \x01(\x05\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.foldback.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.foldback.v1.Usage\x12-\n\x0cpolicy_spans\x18\x04 \x03(\x0b\x32\x17.foldback.v1.PolicySpan\"V\n\x0c\x43hatFinished\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.foldback.v1.Usage\x12#\n\x06timing\x18\x02 \x01(\x0b\x32\x13.foldback.v1.Timing\"\xe0\x01\n\x12StreamChatResponse\x12+\n\x07started\x18\x01 \x01(\x0b\x32\x18.foldback.v1.ChatStartedH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.foldback.v1.ChatDeltaH\x00\x12<\n\x12\x63\x61ndidate_finished\x18\x03 \x01(\x0b\x32\x1e.foldback.v1.CandidateFinishedH\x00\x12-\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x19.foldback.v1.ChatFinishedH\x00\x42\x07\n\x05\x65vent*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xad\x01\n\x0b\x43hatService\x12M\n\nCreateChat\x12\x1e.foldback.v1.CreateChatRequest\x1a\x1f.foldback.v1.CreateChatResponse\x12O\n\nStreamChat\x12\x1e.foldback.v1.StreamChatRequest\x1a\x1f.foldback.v1.StreamChatResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66oldback/v1/chat.proto\x12\x0b\x66oldback.v1\x1a\x1egoogle/protobuf/duration.proto\";\n\x07Message\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.foldback.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xc2\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x04\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\r\n\x0b_max_tokensB\x07\n\x05_seed\"\xf0\x02\n\x11\x43reateChatRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.foldback.v1.Message\x12\'\n\x08sampling\x18\x04 \x01(\x0b\x32\x15.foldback.v1.Sampling\x12\x17\n\x0f\x63\x61ndidate_count\x18\x05 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12\x10\n\x08rater_id\x18\x07 \x01(\t\x12\x15\n\rregenerate_of\x18\x08 \x01(\t\x12:\n\x06labels\x18\t \x03(\x0b\x32*.foldback.v1.CreateChatRequest.LabelsEntry\x12\x18\n\x10training_consent\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x11StreamChatRequest\x12,\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1e.foldback.v1.CreateChatRequest\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"@\n\nPolicySpan\x12\x16\n\x0epolicy_version\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"j\n\x06Timing\x12\x36\n\x13time_to_first_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x01\n\tCandidate\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.foldback.v1.FinishReason\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.foldback.v1.Usage\x12-\n\x0cpolicy_spans\x18\x05 \x03(\x0b\x32\x17.foldback.v1.PolicySpan\"\xfd\x01\n\x12\x43reateChatResponse\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x65\x64\x62\x61\x63k_token\x18\x04 \x01(\t\x12*\n\ncandidates\x18\x05 \x03(\x0b\x32\x16.foldback.v1.Candidate\x12\x15\n\rdisplay_order\x18\x06 \x03(\x05\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.foldback.v1.Usage\x12#\n\x06timing\x18\x08 \x01(\x0b\x32\x13.foldback.v1.Timing\"\x99\x01\n\x0b\x43hatStarted\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x65\x64\x62\x61\x63k_token\x18\x04 \x01(\t\x12\x15\n\rcandidate_ids\x18\x05 \x03(\t\x12\x15\n\rdisplay_order\x18\x06 \x03(\x05\"2\n\tChatDelta\x12\x17\n\x0f\x63\x61ndidate_index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xb0\x01\n\x11\x43\x61ndidateFinished\x12\x17\n\x0f\x63\x61ndidate_index\x18\x01 \x01(\x05\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.foldback.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.foldback.v1.Usage\x12-\n\x0cpolicy_spans\x18\x04 \x03(\x0b\x32\x17.foldback.v1.PolicySpan\"V\n\x0c\x43hatFinished\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.foldback.v1.Usage\x12#\n\x06timing\x18\x02 \x01(\x0b\x32\x13.foldback.v1.Timing\"\xe0\x01\n\x12StreamChatResponse\x12+\n\x07started\x18\x01 \x01(\x0b\x32\x18.foldback.v1.ChatStartedH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.foldback.v1.ChatDeltaH\x00\x12<\n\x12\x63\x61ndidate_finished\x18\x03 \x01(\x0b\x32\x1e.foldback.v1.CandidateFinishedH\x00\x12-\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x19.foldback.v1.ChatFinishedH\x00\x42\x07\n\x05\x65vent*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xad\x01\n\x0b\x43hatService\x12M\n\nCreateChat\x12\x1e.foldback.v1.CreateChatRequest\x1a\x1f.foldback.v1.CreateChatResponse\x12O\n\nStreamChat\x12\x1e.foldback.v1.StreamChatRequest\x1a\x1f.foldback.v1.StreamChatResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATECHATREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATECHATREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=2183
-  _globals['_ROLE']._serialized_end=2263
-  _globals['_FINISHREASON']._serialized_start=2265
-  _globals['_FINISHREASON']._serialized_end=2360
+  _globals['_ROLE']._serialized_start=2140
+  _globals['_ROLE']._serialized_end=2220
+  _globals['_FINISHREASON']._serialized_start=2222
+  _globals['_FINISHREASON']._serialized_end=2317
   _globals['_MESSAGE']._serialized_start=71
   _globals['_MESSAGE']._serialized_end=130
   _globals['_SAMPLING']._serialized_start=133
@@ -52,22 +52,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_end=824
   _globals['_POLICYSPAN']._serialized_start=826
   _globals['_POLICYSPAN']._serialized_end=890
-  _globals['_TIMING']._serialized_start=893
-  _globals['_TIMING']._serialized_end=1041
-  _globals['_CANDIDATE']._serialized_start=1044
-  _globals['_CANDIDATE']._serialized_end=1223
-  _globals['_CREATECHATRESPONSE']._serialized_start=1226
-  _globals['_CREATECHATRESPONSE']._serialized_end=1479
-  _globals['_CHATSTARTED']._serialized_start=1482
-  _globals['_CHATSTARTED']._serialized_end=1635
-  _globals['_CHATDELTA']._serialized_start=1637
-  _globals['_CHATDELTA']._serialized_end=1687
-  _globals['_CANDIDATEFINISHED']._serialized_start=1690
-  _globals['_CANDIDATEFINISHED']._serialized_end=1866
-  _globals['_CHATFINISHED']._serialized_start=1868
-  _globals['_CHATFINISHED']._serialized_end=1954
-  _globals['_STREAMCHATRESPONSE']._serialized_start=1957
-  _globals['_STREAMCHATRESPONSE']._serialized_end=2181
-  _globals['_CHATSERVICE']._serialized_start=2363
-  _globals['_CHATSERVICE']._serialized_end=2536
+  _globals['_TIMING']._serialized_start=892
+  _globals['_TIMING']._serialized_end=998
+  _globals['_CANDIDATE']._serialized_start=1001
+  _globals['_CANDIDATE']._serialized_end=1180
+  _globals['_CREATECHATRESPONSE']._serialized_start=1183
+  _globals['_CREATECHATRESPONSE']._serialized_end=1436
+  _globals['_CHATSTARTED']._serialized_start=1439
+  _globals['_CHATSTARTED']._serialized_end=1592
+  _globals['_CHATDELTA']._serialized_start=1594
+  _globals['_CHATDELTA']._serialized_end=1644
+  _globals['_CANDIDATEFINISHED']._serialized_start=1647
+  _globals['_CANDIDATEFINISHED']._serialized_end=1823
+  _globals['_CHATFINISHED']._serialized_start=1825
+  _globals['_CHATFINISHED']._serialized_end=1911
+  _globals['_STREAMCHATRESPONSE']._serialized_start=1914
+  _globals['_STREAMCHATRESPONSE']._serialized_end=2138
+  _globals['_CHATSERVICE']._serialized_start=2320
+  _globals['_CHATSERVICE']._serialized_end=2493
 # @@protoc_insertion_point(module_scope)
