@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from settings.ppo import LoraSettings
-from trainer import lora_merge, sampling
+from trainer import attention, lora_merge, sampling
 from trainer.batching import Layout, lay_out, micro_batches
 from trainer.logprobs import token_logprobs
 from trainer.lora import adapt, first_adapted_layer
@@ -59,7 +59,9 @@ class Backbone:
         token_budget: int = 1024,
     ) -> None:
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).eval()
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            model_path, dtype=dtype, attn_implementation=attention.NAME
+        ).eval()
         self.eos_token_ids = _eos_token_ids(model, self.tokenizer)
         self.token_budget = token_budget
         self._share_prompts = _attends_everywhere(model)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 256
-"""Positions whose logits exist at a time: 256 × 49152 × 4 bytes = 50 MB for SmolLM2."""
+"""Positions whose logits exist at a time: 256 × 49152 × 4 bytes = 50 MB for SmolLM2, twice."""
 
 
 def token_logprobs(hidden_ND: Tensor, head_VD: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -26,21 +26,24 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, head_VD: Tensor, tokens_N: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        head_fp32 = head_VD.float()
-        logprobs_N = torch.empty(len(tokens_N), dtype=torch.float32, device=hidden_ND.device)
+        head_DV = head_VD.float().T
+        positions, vocabulary = len(tokens_N), len(head_VD)
+        logprobs_N = hidden_ND.new_empty(positions, dtype=torch.float32)
         entropy_N = torch.empty_like(logprobs_N)
         jacobian_ND = torch.empty_like(hidden_ND) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(tokens_N), CHUNK):
+        # Two buffers for all chunks: on CPU, fresh pages cost as much as the arithmetic on them.
+        buffers = hidden_ND.new_empty(2, min(CHUNK, positions), vocabulary, dtype=torch.float32)
+        for start in range(0, positions, CHUNK):
             part = slice(start, start + CHUNK)
             tokens_C1 = tokens_N[part, None]
-            logits_CV = (hidden_ND[part].float() @ head_fp32.T).div_(temperature)
-            normaliser_C1 = logits_CV.logsumexp(-1, keepdim=True)
-            logprobs_CV = logits_CV.sub_(normaliser_C1)
+            logprobs_CV, probs_CV = buffers[:, : len(tokens_C1)]
+            torch.mm(hidden_ND[part].float(), head_DV, out=logprobs_CV).div_(temperature)
+            torch.log_softmax(logprobs_CV, -1, out=logprobs_CV)
+            torch.exp(logprobs_CV, out=probs_CV)
             logprobs_N[part] = logprobs_CV.gather(-1, tokens_C1).squeeze(-1)
-            probs_CV = logprobs_CV.exp()
-            entropy_N[part] = -torch.linalg.vecdot(probs_CV, logprobs_CV)
+            entropy_N[part] = -torch.bmm(probs_CV[:, None], logprobs_CV[:, :, None]).flatten()
             if jacobian_ND is not None:
-                probs_CV.scatter_add_(-1, tokens_C1, -torch.ones_like(tokens_C1, dtype=torch.float32))
+                probs_CV.scatter_add_(-1, tokens_C1, probs_CV.new_full(tokens_C1.shape, -1.0))
                 jacobian_ND[part] = (probs_CV.to(head_VD.dtype) @ head_VD).div_(-temperature)
         ctx.jacobian_ND = jacobian_ND
         ctx.mark_non_differentiable(entropy_N)
