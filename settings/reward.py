@@ -8,9 +8,13 @@ from settings.section import Section
 class RewardSettings(Section):
     members: int = Field(default=5, ge=2)
     """Heads of the ensemble. Their disagreement is the model's uncertainty."""
-    prior_scale: float = Field(default=2.0, gt=0)
-    """Standard deviation, in nats, of an answer's score before anything is learned. Larger learns faster and
-    overfits sooner."""
+    words_scale: float = Field(default=0.8, ge=0)
+    """Standard deviation, in nats, of what an answer's words are taken to say of its score before anything is learned.
+    Larger learns faster and overfits sooner."""
+    meaning_scale: float = Field(default=0.4, ge=0)
+    """The same for the trunk's middle layer."""
+    length_scale: float = Field(default=1.0, ge=0)
+    """The same for the logarithm of its length."""
     uncertainty_penalty: float = Field(default=0.5, ge=0)
     """λ: the reward is the members' mean score less λ times their standard deviation."""
 

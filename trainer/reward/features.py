@@ -1,20 +1,27 @@
-"""What the reward model sees of an answer: the frozen trunk's states, pooled over the response."""
+"""What the reward model sees of an answer: the frozen trunk's states, averaged over the response."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from settings.reward import RewardSettings
+
+_REACH = 5.0
+_LENGTH_STD = 0.25
+"""Least deviation of the log of the length."""
+
 
 def feature_dim(hidden_size: int) -> int:
     """F of `pool` for a trunk of this width."""
-    return 3 * hidden_size + 1
+    return 2 * hidden_size + 1
 
 
 def pool(hidden_states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Tensor:
     """Features of responses, float32 [B, F].
 
-    - Mean of the token embeddings: which words, whatever their order.
+    - Mean of the token embeddings: which words, whatever their order; EOS among them, so whether it was cut short.
     - Mean of the middle layer: what is said, and how.
-    - Middle layer at the last response token: how it ends (the state of EOS has seen the whole answer).
     - Log of the number of response tokens.
 
     Args:
@@ -22,30 +29,45 @@ def pool(hidden_states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Ten
         response_mask_BT: true where the input token belongs to the response; every row has one.
     """
     mask_BT = response_mask_BT.float()
-    length_B = mask_BT.sum(dim=1)
-    positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
-    last_B = (mask_BT * positions_T).argmax(dim=1)
-    middle_BTD = hidden_states_BTD[len(hidden_states_BTD) // 2].float()
-    return torch.cat(
-        [
-            _mean(hidden_states_BTD[0].float(), mask_BT),
-            _mean(middle_BTD, mask_BT),
-            middle_BTD[torch.arange(len(last_B), device=last_B.device), last_B],
-            length_B.log().unsqueeze(1),
-        ],
-        dim=1,
-    )
+    length_B1 = mask_BT.sum(dim=1, keepdim=True)
+
+    def mean(hidden_BTD: Tensor) -> Tensor:
+        return torch.einsum("btd,bt->bd", hidden_BTD.float(), mask_BT) / length_B1
+
+    words_BD, meaning_BD = mean(hidden_states_BTD[0]), mean(hidden_states_BTD[len(hidden_states_BTD) // 2])
+    return torch.cat([words_BD, meaning_BD, length_B1.log()], dim=1)
 
 
-def _mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    return torch.einsum("btd,bt->bd", hidden_BTD, mask_BT) / mask_BT.sum(dim=1, keepdim=True)
+@dataclass(frozen=True, slots=True)
+class Standardiser:
+    """Features in units of what was judged: zero mean, deviation 1, and nothing beyond ±`_REACH`.
 
-
-def prior_deviation(dimension: int) -> Tensor:
-    """Prior deviation of every standardised feature's weight, [F]: blocks count alike, and the squares sum to 1.
-
-    `dimension` is F of `pool`.
+    The bound keeps the reward from promising more the further an answer leaves what people have seen: an unjudged
+    extreme is worth no more than the edge. The edge moves on as answers beyond it are judged.
     """
-    hidden = (dimension - 1) // 3
-    blocks = (hidden, hidden, hidden, 1)
-    return torch.cat([torch.full((size,), (1 / len(blocks) / size) ** 0.5) for size in blocks])
+
+    mean_F: Tensor
+    std_F: Tensor
+
+    @classmethod
+    def of(cls, features_NF: Tensor) -> "Standardiser":
+        std_F, mean_F = torch.std_mean(features_NF, dim=0, correction=0)
+        # Where all answers ran into the token limit, a few tokens must not look like the difference of a lifetime.
+        std_F[-1] = std_F[-1].clamp_min(_LENGTH_STD)
+        return cls(mean_F, std_F)
+
+    def __call__(self, features_BF: Tensor) -> Tensor:
+        """[B, F]; 0 for a feature that never varied."""
+        known_F = self.std_F > 1e-6
+        z_BF = (features_BF - self.mean_F) / self.std_F.clamp_min(1e-6)
+        return torch.where(known_F, z_BF, 0.0).clamp(-_REACH, _REACH)
+
+
+def prior_deviation(dimension: int, settings: RewardSettings) -> Tensor:
+    """Deviation of every standardised feature's weight before anything is learned, [F], F of `pool`.
+
+    A block of n features shares its block's variance, so that width does not decide how much it says.
+    """
+    hidden = (dimension - 1) // 2
+    blocks = ((hidden, settings.words_scale), (hidden, settings.meaning_scale), (1, settings.length_scale))
+    return torch.cat([torch.full((size,), scale / size**0.5) for size, scale in blocks])

@@ -9,8 +9,8 @@ saves time.
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,17 +18,19 @@ from torch import Tensor
 
 from settings.reward import RewardSettings
 from trainer.reward.examples import RewardExample
-from trainer.reward.features import prior_deviation
+from trainer.reward.features import Standardiser, prior_deviation
 from trainer.reward.problem import Problem, choice_nll, lay_out
 from trainer.reward.raters import rater_weights
+
+_INTERCEPT_SCALE = 2.0
+"""Prior deviation in nats: raters at large may be pleased with 1 answer in 8, or with 7."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """M members' scores: scale_F · (features − mean_F) · weight_MF, in nats."""
+    """M members' scores: weight_MF · standardised features, in nats."""
 
-    mean_F: Tensor
-    scale_F: Tensor
+    standardise: Standardiser
     weight_MF: Tensor
     intercept_M: Tensor
     """What pleases every rater alike: P(thumb up) = σ(score + intercept + the rater's bias)."""
@@ -37,65 +39,69 @@ class Heads:
 
     def scores(self, features_BF: Tensor) -> Tensor:
         """[B, M]."""
-        return ((features_BF - self.mean_F) * self.scale_F) @ self.weight_MF.T
+        return self.standardise(features_BF) @ self.weight_MF.T
 
-    def pleased(self, raters: Sequence[str]) -> Tensor:
-        """Intercept plus bias of each rater, [R, M]; of one never heard the bias is 0."""
-        known = {rater: index for index, rater in enumerate(self.raters)}
-        bias_RM = torch.zeros(len(raters), len(self.intercept_M))
-        for row, rater in enumerate(raters):
-            if rater in known:
-                bias_RM[row] = self.bias_RM[known[rater]]
-        return bias_RM + self.intercept_M
+    def biases(self, raters: Sequence[str]) -> Tensor:
+        """[R, M]; 0 of raters not heard yet."""
+        known = dict(zip(self.raters, self.bias_RM, strict=True))
+        unknown_M = torch.zeros_like(self.intercept_M)
+        return torch.stack([known.get(rater, unknown_M) for rater in raters])
 
     def state_dict(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            "mean_F": self.standardise.mean_F,
+            "std_F": self.standardise.std_F,
+            "weight_MF": self.weight_MF,
+            "intercept_M": self.intercept_M,
+            "bias_RM": self.bias_RM,
+            "raters": self.raters,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "Heads":
+        rest = {name: value for name, value in state.items() if name not in ("mean_F", "std_F")}
+        return cls(standardise=Standardiser(state["mean_F"], state["std_F"]), **rest)
 
 
 def fit(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int, start: Heads | None = None) -> Heads:
     """Heads that explain the examples, started from `start`. The same arguments give the same heads."""
     problem = lay_out(examples)
-    features_NF = problem.features_NF
-    mean_F, scale_F = _standardise(features_NF, settings.prior_scale)
-    x_NF = (features_NF - mean_F) * scale_F
-    anchor_MF = _anchors(settings.members, features_NF.shape[1], seed)
+    standardise = Standardiser.of(problem.features_NF)
+    deviation_F = prior_deviation(problem.features_NF.shape[1], settings)
+    z_NF = standardise(problem.features_NF) * deviation_F
+    anchor_MF = _anchors(settings.members, len(deviation_F), seed)
     weight_CM = _weights(examples, problem, settings, seed)
-    pleased_RM = start.pleased(problem.raters) if start else torch.zeros(len(problem.raters), settings.members)
-    intercept_M = start.intercept_M.clone() if start else torch.zeros(settings.members)
-    bias_RM = pleased_RM - intercept_M
-    weight_MF = _rescale(start, scale_F) if start else anchor_MF.clone()
-
-    parameters = [weight_MF, intercept_M, bias_RM]
-    for parameter in parameters:
-        parameter.requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        parameters, max_iter=settings.max_iterations, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-    )
+    if start is None:
+        v_MF, intercept_M = anchor_MF.clone(), torch.zeros(settings.members)
+        bias_RM = torch.zeros(len(problem.raters), settings.members)
+    else:
+        v_MF = start.weight_MF / deviation_F.clamp_min(1e-12)
+        intercept_M, bias_RM = start.intercept_M.clone(), start.biases(problem.raters)
 
     def objective() -> Tensor:
-        optimiser.zero_grad()
-        nll_CM = choice_nll(x_NF @ weight_MF.T, intercept_M + bias_RM, problem)
-        prior = (weight_MF - anchor_MF).square().sum() + (intercept_M / settings.prior_scale).square().sum()
+        nll_CM = choice_nll(z_NF @ v_MF.T, intercept_M + bias_RM, problem)
+        prior = (v_MF - anchor_MF).square().sum()
+        prior = prior + (intercept_M / _INTERCEPT_SCALE).square().sum()
         prior = prior + (bias_RM / settings.rater_bias_scale).square().sum()
-        loss = (weight_CM * nll_CM).sum() + 0.5 * prior
+        return (weight_CM * nll_CM).sum() + 0.5 * prior
+
+    _minimise(objective, [v_MF, intercept_M, bias_RM], settings.max_iterations)
+    return Heads(standardise, v_MF.detach() * deviation_F, intercept_M.detach(), bias_RM.detach(), problem.raters)
+
+
+def _minimise(objective: Callable[[], Tensor], parameters: list[Tensor], iterations: int) -> None:
+    """Move the parameters to the objective's minimum, or as near as L-BFGS comes."""
+    for parameter in parameters:
+        parameter.requires_grad_()
+    optimiser = torch.optim.LBFGS(parameters, max_iter=iterations, tolerance_change=1e-6, line_search_fn="strong_wolfe")
+
+    def evaluate() -> Tensor:
+        optimiser.zero_grad()
+        loss = objective()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(objective)  # type: ignore[no-untyped-call]
-    weight_MF, intercept_M, bias_RM = (parameter.detach() for parameter in parameters)
-    return Heads(mean_F, scale_F, weight_MF, intercept_M, bias_RM, problem.raters)
-
-
-def _standardise(features_NF: Tensor, prior_scale: float) -> tuple[Tensor, Tensor]:
-    """Mean and scale that give N(0, 1) weights a score of standard deviation `prior_scale`."""
-    std_F, mean_F = torch.std_mean(features_NF, dim=0, correction=0)
-    deviation_F = prior_scale * prior_deviation(features_NF.shape[1])
-    return mean_F, torch.where(std_F > 1e-6, deviation_F / std_F.clamp_min(1e-6), 0.0)
-
-
-def _rescale(heads: Heads, scale_F: Tensor) -> Tensor:
-    """Weights of the same function of the features, up to a constant, for another scale; [M, F]."""
-    return torch.where(scale_F > 0, heads.weight_MF * heads.scale_F / scale_F, 0.0)
+    optimiser.step(evaluate)  # type: ignore[no-untyped-call]
 
 
 def _anchors(members: int, features: int, seed: int) -> Tensor:

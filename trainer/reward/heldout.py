@@ -64,7 +64,7 @@ def losses(heads: Heads, examples: Sequence[RewardExample]) -> Tensor:
     """Nats of each judgement under the members' mean score and bias, [J]."""
     problem = lay_out(examples)
     mean_N1 = heads.scores(problem.features_NF).mean(dim=1, keepdim=True)
-    bias_R1 = heads.pleased(problem.raters).mean(dim=1, keepdim=True)
+    bias_R1 = (heads.intercept_M + heads.biases(problem.raters)).mean(dim=1, keepdim=True)
     nll_C = choice_nll(mean_N1, bias_R1, problem).squeeze(1)
     return torch.zeros(len(examples)).index_add(0, problem.judgement_C, problem.weight_C * nll_C)
 

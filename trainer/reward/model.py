@@ -125,7 +125,7 @@ class RewardModel:
         self._updates = state["updates"]
         self._train.load([RewardExample(**example) for example in state["train"]])
         self._heldout.load([RewardExample(**example) for example in state["heldout"]])
-        self._heads = Heads(**state["heads"]) if state["heads"] else None
+        self._heads = Heads.from_state_dict(state["heads"]) if state["heads"] else None
         self._reference_BF = state["reference_BF"]
         self._gain, self._offset = state["gain"], state["offset"]
         self._ready = state["ready"]
