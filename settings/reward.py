@@ -17,6 +17,9 @@ class RewardSettings(Section):
     """The same for the logarithm of its length."""
     uncertainty_penalty: float = Field(default=0.5, ge=0)
     """λ: the reward is the members' mean score less λ times their standard deviation."""
+    bound: float = Field(default=4.0, gt=0)
+    """The mean score saturates towards ± this many deviations of the reference's samples before the penalty is taken
+    off: far beyond what people have judged, more of the same earns nothing and costs its uncertainty."""
 
     thumbs_weight: float = Field(default=0.3, ge=0)
     """What a thumb counts against one choice of a ranking: thumbs agree with rankings on two pairs of three only."""

@@ -84,11 +84,27 @@ def test_reference_samples_score_zero_plus_minus_one_now_and_after_updates() -> 
     model = model_of(examples[:40])
     for step in (lambda: model.calibrate(reference_BF), lambda: model.update(examples[40:])):
         step()
-        mean_B, std_B = model.score(reference_BF)
+        mean_B, _ = model.score(reference_BF)
         assert mean_B.mean().item() == pytest.approx(0, abs=1e-4)
         assert mean_B.std(correction=0).item() == pytest.approx(1, abs=1e-4)
-        expected_B = mean_B - RewardSettings().uncertainty_penalty * std_B
-        torch.testing.assert_close(model.reward(reference_BF), expected_B)
+
+
+def test_reward_is_conservative_and_saturates() -> None:
+    """Ever further along the taste the mean grows, and the reward turns back."""
+    taste_F = taste(0)
+    settings = RewardSettings()
+    model = model_of(rankings(taste_F, 60, seed=0))
+    reference_BF = normal(256, seed=1)
+    model.calibrate(reference_BF)
+    mean_B, std_B = model.score(reference_BF)
+    bounded_B = settings.bound * (mean_B / settings.bound).tanh()
+    torch.testing.assert_close(model.reward(reference_BF), bounded_B - settings.uncertainty_penalty * std_B)
+    steps_BF = torch.linspace(0, 12, 49).unsqueeze(1) * (taste_F / taste_F.norm())
+    reward_B = model.reward(steps_BF)
+    best = int(reward_B.argmax())
+    assert 0 < best < len(steps_BF) - 1
+    assert reward_B[best] > reward_B[-1]
+    assert reward_B.max() < settings.bound
 
 
 def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:

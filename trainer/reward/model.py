@@ -57,7 +57,8 @@ class RewardModel:
         self._heldout = Replay(settings.heldout_capacity)
         self._heads: Heads | None = None
         self._reference_BF = torch.empty(0, feature_dim)
-        self._gain, self._offset = 1.0, 0.0
+        self._gain = 1.0
+        self._centre_M = torch.zeros(settings.members)
         self._ready = False
 
     @property
@@ -99,14 +100,19 @@ class RewardModel:
         self._check(features_BF)
         if self._heads is None:
             return torch.zeros(len(features_BF)), torch.ones(len(features_BF))
-        scores_BM = self._gain * self._heads.scores(features_BF) + self._offset
+        scores_BM = self._gain * (self._heads.scores(features_BF) - self._centre_M)
         std_B, mean_B = torch.std_mean(scores_BM, dim=1)
         return mean_B, std_B
 
     def reward(self, features_BF: Tensor) -> Tensor:
-        """Conservative reward mean − λ·std, [B]."""
+        """Conservative reward, [B]: the mean, saturating at the bound, less λ times the standard deviation.
+
+        Along what people like the mean grows without end, and so would an optimiser's zeal. Once it saturates, going
+        further only adds uncertainty, and the best reward lies where the members still agree.
+        """
         mean_B, std_B = self.score(features_BF)
-        return mean_B - self._settings.uncertainty_penalty * std_B
+        bound = self._settings.bound
+        return bound * (mean_B / bound).tanh() - self._settings.uncertainty_penalty * std_B
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and JSON values: everything that later updates and scores depend on."""
@@ -117,7 +123,7 @@ class RewardModel:
             "heads": self._heads.state_dict() if self._heads else None,
             "reference_BF": self._reference_BF,
             "gain": self._gain,
-            "offset": self._offset,
+            "centre_M": self._centre_M,
             "ready": self._ready,
         }
 
@@ -127,7 +133,7 @@ class RewardModel:
         self._heldout.load([RewardExample(**example) for example in state["heldout"]])
         self._heads = Heads.from_state_dict(state["heads"]) if state["heads"] else None
         self._reference_BF = state["reference_BF"]
-        self._gain, self._offset = state["gain"], state["offset"]
+        self._gain, self._centre_M = state["gain"], state["centre_M"]
         self._ready = state["ready"]
 
     def _fit(self) -> Heads:
@@ -147,9 +153,10 @@ class RewardModel:
     def _refit_gain(self) -> None:
         if self._heads is None or len(self._reference_BF) < 2:
             return
-        std, mean = torch.std_mean(self._heads.scores(self._reference_BF).mean(dim=1), correction=0)
-        self._gain = 1.0 / max(std.item(), 1e-6)
-        self._offset = -mean.item() * self._gain
+        # Each member is centred by itself: where zero lies is not what they should disagree about.
+        scores_BM = self._heads.scores(self._reference_BF)
+        self._centre_M = scores_BM.mean(dim=0)
+        self._gain = 1.0 / max(scores_BM.mean(dim=1).std(correction=0).item(), 1e-6)
 
     def _check(self, features_BF: Tensor) -> None:
         if features_BF.ndim != 2 or features_BF.shape[1] != self._feature_dim:
