@@ -76,10 +76,13 @@ def _decode(
 
 
 def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """One token a row by inverting the cumulative distribution: one random number a row, not one a vocabulary entry."""
     if temperature == 0:
         return logits_BV.argmax(-1)
-    probs_BV = torch.softmax(logits_BV / temperature, -1)
-    return torch.multinomial(probs_BV, 1, generator=generator).squeeze(-1)
+    cumulative_BV = torch.softmax(logits_BV / temperature, -1).cumsum(-1)
+    uniform_B1 = torch.rand(len(logits_BV), 1, generator=generator, device=logits_BV.device)
+    threshold_B1 = uniform_B1 * cumulative_BV[:, -1:]
+    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(-1).clamp_(max=logits_BV.shape[-1] - 1)
 
 
 def _left_pad(prompts: list[tuple[int, ...]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
