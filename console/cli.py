@@ -17,12 +17,13 @@ from console.commands import (
     status,
     training,
     up,
+    web,
 )
 from console.errors import CommandError, explain_exception
 
 HELP = """Foldback serves a chat model and learns from its users while it serves them.
 
-Start with [bold cyan]foldback up[/], then [bold cyan]foldback chat[/] in another terminal and rate what you read;
+Start with [bold cyan]foldback up[/] and open the page it names, or [bold cyan]foldback chat[/] in another terminal, and rate what you read;
 [bold cyan]foldback status[/] shows what has been learned. [bold cyan]foldback demo[/] does it all by itself, with
 simulated users, and measures the result.
 
@@ -70,7 +71,7 @@ def add(panel: str, *commands: Callable[..., None]) -> None:
         app.command(rich_help_panel=panel, help=refill(command.__doc__ or ""))(command)
 
 
-add(RUN, up.up, demo.demo, handover.serve, handover.train)
+add(RUN, up.up, demo.demo, handover.serve, handover.train, web.web)
 add(USE, chat.chat, rank.rank, simulate.simulate)
 app.add_typer(handover.imports, rich_help_panel=USE)
 add(OPERATE, status.status, policies.policies, policies.promote, policies.rollback)

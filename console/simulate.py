@@ -35,6 +35,8 @@ class Crowd:
     thumbs_share: float = 0.25
     """Share of ratings that are a thumb on the answer shown first, the others being rankings."""
     seed: int = 0
+    together: bool = False
+    """All users ask at the same moment: their answers are decoded in one batch, which costs little more than one."""
     prompts: Sequence[str] = TRAINING
 
 
@@ -83,24 +85,26 @@ class Answers:
 
 
 class Pace:
-    """Lets `rate` starts a second through, evenly, whoever asks."""
+    """Lets `rate` starts a second through, `wave` at a time, whoever asks."""
 
-    def __init__(self, rate: float) -> None:
-        self._interval_s = 1 / rate
+    def __init__(self, rate: float, wave: int = 1) -> None:
+        self._interval_s = wave / rate
+        self._wave = self._left = wave
         self._next = time.monotonic()
 
     async def turn(self) -> None:
-        now = time.monotonic()
-        self._next = max(self._next, now)
-        delay, self._next = self._next - now, self._next + self._interval_s
-        await asyncio.sleep(delay)
+        if self._left == 0:
+            self._next = max(self._next + self._interval_s, time.monotonic())
+            self._left = self._wave
+        self._left -= 1
+        await asyncio.sleep(self._next - time.monotonic())
 
 
 async def simulate(
     client: Client, crowd: Crowd, tally: Tally, stop: asyncio.Event, conversations: int | None = None
 ) -> None:
     """Run the crowd until `stop` is set, or until it has started `conversations`; fills `tally` as it goes."""
-    pace, left = Pace(crowd.rate), Budget(conversations)
+    pace, left = Pace(crowd.rate, crowd.users if crowd.together else 1), Budget(conversations)
     async with asyncio.TaskGroup() as group:
         users = [
             group.create_task(_user(client, crowd, tally, f"{crowd.persona.name}-{index}", pace, left))

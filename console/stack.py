@@ -1,4 +1,4 @@
-"""The processes of one machine: broker, server, trainer, as `foldback up` and `foldback demo` run them."""
+"""The processes of one machine: broker, server, trainer, web page, as `foldback up` and `foldback demo` run them."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from console.errors import CommandError, is_rpc_error
 from console.supervisor import Service
 from settings import Settings, load
 
-PORTS = ("server.port", "server.admin_port", "server.metrics_port", "trainer.metrics_port")
+PORTS = ("server.port", "server.admin_port", "server.metrics_port", "trainer.metrics_port", "console.web_port")
 CONNECT_TIMEOUT_S = 1.0
 
 
@@ -28,7 +28,9 @@ def settle_ports(settings: Settings) -> Settings:
         for name in fields:
             section, field = name.split(".")
             port = getattr(getattr(settings, section), field)
-            host = "127.0.0.1" if section == "console" else settings.server.host
+            host = settings.server.host
+            if section == "console":
+                host = settings.console.web_host if field == "web_port" else "127.0.0.1"
             variable = f"FOLDBACK_{section.upper()}__{field.upper()}"
             if port:
                 refuse_taken(host, port, name, variable)
@@ -102,6 +104,8 @@ def services(settings: Settings) -> list[Service]:
             {**events, "FOLDBACK_TRAINER__SERVER_ADMIN_ADDRESS": admin},
         )
     )
+    web = f"{reachable(settings.console.web_host)}:{settings.console.web_port}"
+    children.append(Service("web", python("console.web"), accepts(web), f"page http://{web}"))
     return children
 
 

@@ -17,7 +17,7 @@ from foldback.v1 import policy_pb2
 from settings import Settings
 
 NEXT_STEPS = """
-[bold]Next[/], in another terminal:
+[bold]Next[/]: open the page, or in another terminal:
   [cyan]foldback chat[/]      talk to it; one key rates an answer
   [cyan]foldback simulate[/]  let simulated users teach it a taste
   [cyan]foldback status[/]    what it serves, what it has learned
@@ -38,7 +38,7 @@ async def _up(settings: Settings) -> None:
             await supervisor.watch()
         finally:
             swaps.cancel()
-            out.print("stopping trainer, server and broker …", style="dim")
+            out.print("stopping web page, trainer, server and broker …", style="dim")
 
 
 @asynccontextmanager
@@ -100,4 +100,5 @@ def scratch_environment(data_dir: Path) -> None:
     os.environ["FOLDBACK_DATA_DIR"] = str(data_dir)
     for field in ("SERVER__PORT", "SERVER__ADMIN_PORT", "SERVER__METRICS_PORT", "TRAINER__METRICS_PORT"):
         os.environ[f"FOLDBACK_{field}"] = "0"
-    os.environ["FOLDBACK_CONSOLE__BROKER_PORT"] = "0"
+    for field in ("BROKER_PORT", "WEB_PORT"):
+        os.environ[f"FOLDBACK_CONSOLE__{field}"] = "0"

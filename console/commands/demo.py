@@ -12,8 +12,8 @@ def demo(
     persona: Annotated[str, typer.Option(help=f"Whose taste: {', '.join(PERSONAS)}.")] = "second_person",
     minutes: Annotated[float, typer.Option(min=0.1, help="The longest it may learn.")] = 15.0,
     full: Annotated[bool, typer.Option("--full", help="Learn to the end even when the targets are met.")] = False,
-    rate: Annotated[float, typer.Option(min=0.001, help="Conversations per second of the simulated users.")] = 0.5,
-    users: Annotated[int, typer.Option(min=1, help="Concurrent simulated users.")] = 4,
+    rate: Annotated[float, typer.Option(min=0.001, help="Conversations per second of the simulated users.")] = 0.4,
+    users: Annotated[int, typer.Option(min=1, help="Concurrent simulated users.")] = 8,
     candidates: Annotated[int, typer.Option(min=2, max=8, help="Answers to each question.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer.")] = 40,
     out: Annotated[Path, typer.Option(help="Where demo.png and demo.json go.")] = Path("."),
@@ -36,6 +36,6 @@ def demo(
 
     if persona not in PERSONAS:
         raise CommandError(f"no persona {persona!r}; there are {', '.join(PERSONAS)}", 2)
-    crowd = Crowd(PERSONAS[persona], users, rate, candidates, max_tokens)
+    crowd = Crowd(PERSONAS[persona], users, rate, candidates, max_tokens, together=True)
     holds = run_demo(Plan(crowd, minutes * 60, full, out, scratch, running))
     raise typer.Exit(0 if holds else 1)

@@ -97,6 +97,21 @@ async def test_the_pace_is_kept_whoever_asks() -> None:
     assert 0.5 <= time.monotonic() - began < 1.5
 
 
+async def test_a_wave_starts_together() -> None:
+    pace, starts = Pace(rate=20, wave=4), []
+    began = time.monotonic()
+
+    async def user() -> None:
+        await pace.turn()
+        starts.append(time.monotonic() - began)
+
+    await asyncio.gather(*(user() for _ in range(8)))
+    first, second = starts[:4], starts[4:]
+    assert max(first) < 0.1
+    assert min(second) >= 0.2
+    assert max(second) - min(second) < 0.1
+
+
 async def test_stop_ends_the_users() -> None:
     tally, stop = Tally(), asyncio.Event()
     async with FakeFoldback() as fake, Client(fake.chat_address, fake.admin_address) as client:

@@ -31,9 +31,10 @@ def test_a_scratch_run_gets_ports_of_its_own() -> None:
         settings.server.metrics_port,
         settings.trainer.metrics_port,
         settings.console.broker_port,
+        settings.console.web_port,
     ]
     assert 0 not in ports
-    assert len(set(ports)) == 5
+    assert len(set(ports)) == 6
 
 
 def test_a_taken_port_is_refused_with_a_way_out() -> None:
@@ -45,10 +46,10 @@ def test_a_taken_port_is_refused_with_a_way_out() -> None:
             settle_ports(load())
 
 
-def test_broker_server_trainer_in_this_order() -> None:
+def test_broker_server_trainer_web_in_this_order() -> None:
     settings = settle_ports(load())
-    broker, server, trainer = services(settings)
-    assert [broker.name, server.name, trainer.name] == ["broker", "server", "trainer"]
+    broker, server, trainer, web = services(settings)
+    assert [broker.name, server.name, trainer.name, web.name] == ["broker", "server", "trainer", "web"]
     bootstrap = f"127.0.0.1:{settings.console.broker_port}"
     for child in (server, trainer):
         assert child.environment["FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS"] == bootstrap
@@ -59,7 +60,7 @@ def test_broker_server_trainer_in_this_order() -> None:
 def test_a_configured_kafka_replaces_the_broker() -> None:
     os.environ["FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS"] = "kafka:9092"
     children = services(settle_ports(load()))
-    assert [child.name for child in children] == ["server", "trainer"]
+    assert [child.name for child in children] == ["server", "trainer", "web"]
     assert children[0].environment["FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS"] == "kafka:9092"
 
 

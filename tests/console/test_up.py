@@ -36,6 +36,7 @@ class Installation:
             "SERVER__METRICS_PORT",
             "TRAINER__METRICS_PORT",
             "CONSOLE__BROKER_PORT",
+            "CONSOLE__WEB_PORT",
         )
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.folder = folder
@@ -130,7 +131,7 @@ def test_up_serves_takes_feedback_and_stops_without_leaving_anything(installatio
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_process_survives_an_up_that_is_killed(installation: Installation) -> None:
     up = installation.up()
-    assert len(installation.processes()) >= 6, "up, leash, broker and its binary, server, trainer"
+    assert len(installation.processes()) >= 7, "up, leash, broker and its binary, server, trainer, web"
     up.kill()
     up.wait()
     assert installation.all_gone(30)
