@@ -1,27 +1,32 @@
-"""What vLLM reads from the environment: import this before vllm. A variable that is already set is left alone."""
+"""What vLLM reads from its surroundings: import this before vllm. A variable that is already set is left alone."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+# Its warnings are many and, here, wrong: "ParallelLMHead: Failed to load weights" at every swap of a tied model.
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 # vLLM's children must not inherit a forked gRPC or torch.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
 @contextmanager
-def cpu_threads(wanted: int) -> Iterator[None]:
-    """Children started inside compute with `wanted` threads; 0 leaves one core to vLLM's scheduler.
+def of_children(cpu_threads: int) -> Iterator[None]:
+    """Processes started inside compute with `cpu_threads`, 0 leaving one core free, and sleep through Ctrl-C.
 
-    They are not pinned: a pinned thread cannot step aside for a trainer on the same cores.
+    Their threads are not pinned: a pinned one cannot step aside for a trainer on the same cores. Ctrl-C reaches all
+    processes of a terminal; the server drains then, and needs its engine for it.
     """
-    threads = wanted or max(1, len(os.sched_getaffinity(0)) - 1)
+    threads = cpu_threads or max(1, (os.cpu_count() or 1) - 1)
     ours = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     added = {name: value for name, value in ours.items() if name not in os.environ}
     os.environ.update(added)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name in added:
             del os.environ[name]

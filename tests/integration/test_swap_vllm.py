@@ -1,7 +1,10 @@
 """Hot swaps on a running vLLM: nothing dropped, nothing mislabelled, nothing stale; failures leave it as it was."""
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -196,4 +199,34 @@ async def test_a_dead_engine_says_so_and_leaves_no_process(engine: VllmEngine, v
         await engine.swap(versions[1])
     await engine.stop()
     _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
+
+
+ORPHANING = """
+import asyncio, os, signal, sys
+import psutil
+from server.engines.vllm import VllmEngine
+from settings.server import ServerSettings
+
+async def main():
+    await VllmEngine(sys.argv[1], ServerSettings(max_model_len=256)).start()
+    print(*(child.pid for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+async def test_vllm_does_not_outlive_a_killed_server(tiny_model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "orphaning.py"
+    script.write_text(ORPHANING)
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), str(tiny_model), stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}
+    )
+    assert server.stdout
+    orphans = [psutil.Process(int(pid)) for pid in (await server.stdout.readline()).split()]
+    assert orphans
+    assert await server.wait() == -signal.SIGKILL
+    _, alive = psutil.wait_procs(orphans, timeout=30)
     assert not alive
