@@ -81,7 +81,7 @@ class VllmEngine:
         cpu: dict[str, Any] = {}
         if current_platform.is_cpu():
             # The worker in the core's own process, as on one GPU: vLLM's default here is a process more, which costs
-            # 640 MB and, since the two wait for each other in a loop, a quarter more CPU for a token decoded alone.
+            # 640 MB and, since the two wait for each other in a loop, a third more CPU a token when few are decoded.
             cpu["distributed_executor_backend"] = UniProcExecutor
             cpu["kv_cache_memory_bytes"] = int(ours.kv_cache_gib * 2**30)
         return AsyncEngineArgs(
@@ -94,7 +94,7 @@ class VllmEngine:
             use_tqdm_on_load=False,
             scheduling_policy="priority",
             logprobs_mode="processed_logprobs",
-            # By name, so that only workers import it; see there.
+            # By name: imported where the model runs, not here.
             worker_extension_cls="server.engines.vllm_transfer.WorkerExtension",
             weight_transfer_config={"backend": "foldback-files"},
             **cpu,

@@ -218,15 +218,14 @@ if __name__ == "__main__":
 """
 
 
-async def test_vllm_does_not_outlive_a_killed_server(tiny_model: Path, tmp_path: Path) -> None:
+def test_vllm_does_not_outlive_a_killed_server(tiny_model: Path, tmp_path: Path) -> None:
     script = tmp_path / "orphaning.py"
     script.write_text(ORPHANING)
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), str(tiny_model), stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}
-    )
-    assert server.stdout
-    orphans = [psutil.Process(int(pid)) for pid in (await server.stdout.readline()).split()]
+    command = [sys.executable, str(script), str(tiny_model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}) as server:
+        assert server.stdout
+        orphans = [psutil.Process(int(pid)) for pid in server.stdout.readline().split()]
+        assert server.wait() == -signal.SIGKILL
     assert orphans
-    assert await server.wait() == -signal.SIGKILL
     _, alive = psutil.wait_procs(orphans, timeout=30)
     assert not alive
