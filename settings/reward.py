@@ -8,10 +8,10 @@ from settings.section import Section
 class RewardSettings(Section):
     members: int = Field(default=5, ge=2)
     """Heads of the ensemble. Their disagreement is the model's uncertainty."""
-    words_scale: float = Field(default=0.8, ge=0)
+    words_scale: float = Field(default=0.6, ge=0)
     """Standard deviation, in nats, of what an answer's words are taken to say of its score before anything is learned.
     Larger learns faster and overfits sooner."""
-    meaning_scale: float = Field(default=0.4, ge=0)
+    meaning_scale: float = Field(default=0.3, ge=0)
     """The same for the trunk's middle layer."""
     length_scale: float = Field(default=1.0, ge=0)
     """The same for the logarithm of its length."""
@@ -32,7 +32,8 @@ class RewardSettings(Section):
     rater_floor: int = Field(default=32, ge=1)
     """Judgements that count in full whoever the rater is."""
     rater_ratio: float = Field(default=3.0, ge=1)
-    """Beyond the floor a rater counts for at most this many times the judgements of the median rater."""
+    """Beyond the floor a rater counts for at most this many times the judgements of the median rater; annotators are
+    not capped."""
 
     heldout_share: float = Field(default=0.15, gt=0, lt=1)
     """Share of conversations that are never trained on: they decide on promotion and readiness."""

@@ -42,7 +42,8 @@ def example(
 def taste(seed: int) -> Tensor:
     """Weights [F] that give standard normal features a utility of deviation 3."""
     weight_F = torch.randn(FEATURES, generator=torch.Generator().manual_seed(seed))
-    return 3 * weight_F / weight_F.norm()
+    taste_F: Tensor = 3 * weight_F / weight_F.norm()
+    return taste_F
 
 
 def rankings(

@@ -4,18 +4,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foldback.v1 import feedback_pb2
 from settings.reward import RewardSettings
 from tests.trainer.reward_tastes import FEATURES, correlation, example, rankings, taste
-from trainer.reward import RewardModel
+from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heads import fit
 from trainer.reward.raters import rater_weights
+
+
+def thumbs(raters: list[str], source: int = feedback_pb2.FEEDBACK_SOURCE_END_USER) -> list[RewardExample]:
+    x_AF = torch.zeros(1, FEATURES)
+    return [
+        example(x_AF, name=f"t{i}", rater=rater, kind="thumbs", score=1.0, source=source)
+        for i, rater in enumerate(raters)
+    ]
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 300), min_size=1))
 def test_weights_cap_the_rater_and_never_amplify(counts: dict[str, int]) -> None:
     raters = [rater for rater, count in counts.items() for _ in range(count)]
-    weights = rater_weights(raters, floor=32, ratio=3)
+    weights = rater_weights(thumbs(raters), floor=32, ratio=3)
     assert all(0 < weight <= 1 for weight in weights)
     totals = {r: sum(w for w, other in zip(weights, raters, strict=True) if other == r) for r in counts}
     cap = max(32, 3 * sorted(counts.values())[len(counts) // 2])
@@ -25,8 +34,15 @@ def test_weights_cap_the_rater_and_never_amplify(counts: dict[str, int]) -> None
 
 def test_one_rater_with_a_thousand_votes_cannot_outweigh_ten() -> None:
     raters = ["loud"] * 1000 + [f"quiet-{i % 10}" for i in range(100)]
-    weights = rater_weights(raters, floor=32, ratio=3)
+    weights = rater_weights(thumbs(raters), floor=32, ratio=3)
     assert sum(weights[:1000]) < sum(weights[1000:])
+
+
+def test_annotators_count_in_full_and_leave_the_others_as_they_are() -> None:
+    users = thumbs(["ada"] * 100 + ["bob"] * 2)
+    annotators = thumbs(["team"] * 500, source=feedback_pb2.FEEDBACK_SOURCE_ANNOTATOR)
+    together = rater_weights(users + annotators, floor=32, ratio=3)
+    assert together == rater_weights(users, floor=32, ratio=3) + [1.0] * 500
 
 
 def test_the_model_follows_ten_raters_and_not_the_loud_one() -> None:

@@ -119,9 +119,7 @@ def _weights(examples: Sequence[RewardExample], problem: Problem, settings: Rewa
         "ranking": 1.0,
         "demonstration": settings.demonstration_weight,
     }
-    of_rater = rater_weights(
-        [example.rater for example in examples], floor=settings.rater_floor, ratio=settings.rater_ratio
-    )
+    of_rater = rater_weights(examples, floor=settings.rater_floor, ratio=settings.rater_ratio)
     weight_J = torch.tensor([of_kind[e.kind] * weight for e, weight in zip(examples, of_rater, strict=True)])
     bootstrap_JM = torch.stack([_bootstrap(example.feedback_id, settings.members, seed) for example in examples])
     weight_JM = weight_J.unsqueeze(1) * bootstrap_JM

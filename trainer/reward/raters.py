@@ -4,13 +4,21 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
+from foldback.v1 import feedback_pb2
+from trainer.reward.examples import RewardExample
 
-def rater_weights(raters: Sequence[str], *, floor: int, ratio: float) -> list[float]:
-    """A weight in (0, 1] for every judgement, given who made it.
+
+def rater_weights(examples: Sequence[RewardExample], *, floor: int, ratio: float) -> list[float]:
+    """A weight in (0, 1] for every judgement, by who made it.
 
     A rater's judgements together weigh at most max(floor, ratio · m), with m the median number of judgements a rater
-    made: whoever judges more than that counts no more for it.
+    made: whoever judges more than that counts no more for it. Annotators count in full: the application vouches for
+    them, and often one name stands for a whole team.
     """
-    counts = Counter(raters)
+    counts = Counter(example.rater for example in examples if not _is_annotator(example))
     cap = max(float(floor), ratio * median(counts.values())) if counts else 0.0
-    return [min(1.0, cap / counts[rater]) for rater in raters]
+    return [1.0 if _is_annotator(example) else min(1.0, cap / counts[example.rater]) for example in examples]
+
+
+def _is_annotator(example: RewardExample) -> bool:
+    return example.source == feedback_pb2.FEEDBACK_SOURCE_ANNOTATOR

@@ -1,0 +1,142 @@
+"""From judgements to features, on a real (random-weights) trunk."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from feedback.judgement import Answer, Judgement, Kind
+from settings.ppo import LoraSettings
+from settings.reward import RewardSettings
+from tests.trainer.reward_tastes import rankings, taste
+from trainer.backbone import Backbone
+from trainer.reward import Featuriser, feature_dim, pool
+from trainer.reward.evaluate import cross_validate
+from trainer.reward.features import Standardiser
+from trainer.tokens import Sample
+
+
+class Trunk:
+    """The tiny model's features, counting what it is asked for."""
+
+    def __init__(self, model: Path) -> None:
+        self.backbone = Backbone(model, LoraSettings(), dtype=torch.float32)
+        self.seen: list[Sample] = []
+
+    def featurise(self, samples: list[Sample]) -> Tensor:
+        self.seen += samples
+        passes = self.backbone.frozen(samples, temperature=1.0, pool=pool)
+        return torch.stack([passed.features_F for passed in passes if passed.features_F is not None])
+
+    def featuriser(self, cache_size: int = 100) -> Featuriser:
+        return Featuriser(
+            self.featurise, self.backbone.tokenizer, cache_size=cache_size, prompt_tokens=20, response_tokens=12
+        )
+
+
+@pytest.fixture(scope="module")
+def tiny_trunk(tiny_model: Path) -> Trunk:
+    return Trunk(tiny_model)
+
+
+@pytest.fixture
+def trunk(tiny_trunk: Trunk) -> Trunk:
+    tiny_trunk.seen.clear()
+    return tiny_trunk
+
+
+def judgement(kind: Kind, answers: list[Answer], **fields: Any) -> Judgement:
+    defaults: dict[str, Any] = {
+        "sequence": 1,
+        "feedback_id": "f",
+        "tenant": "acme",
+        "rater_id": "ada",
+        "source": 1,
+        "conversation_id": "c",
+        "response_id": "r",
+        "policy_version": "p",
+        "messages": (("user", "Hello?"),),
+        "prompt_token_ids": (),
+        "tiers": (),
+        "rejected_all": False,
+        "score": None,
+        "text": "",
+        "receive_time": 0.0,
+    }
+    return Judgement(kind=kind, answers=tuple(answers), **(defaults | fields))
+
+
+def answer(text: str, token_ids: tuple[int, ...] = ()) -> Answer:
+    return Answer(candidate_id=text, text=text, token_ids=token_ids)
+
+
+def test_pool_is_means_over_the_response_and_its_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = tuple(torch.randn(3, 7, 4, generator=generator) for _ in range(5))
+    mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
+    features_BF = pool(states, mask_BT)
+    assert features_BF.shape == (3, feature_dim(4))
+    for row in range(3):
+        where = mask_BT[row]
+        words, meaning = states[0][row, where].mean(dim=0), states[2][row, where].mean(dim=0)
+        expected = torch.cat([words, meaning, where.sum().float().log().unsqueeze(0)])
+        torch.testing.assert_close(features_BF[row], expected)
+
+
+def test_standardised_features_are_bounded_and_dead_ones_zero() -> None:
+    features_NF = torch.randn(50, feature_dim(4), generator=torch.Generator().manual_seed(0))
+    features_NF[:, 2] = 7.0
+    standardise = Standardiser.of(features_NF)
+    z_NF = standardise(features_NF)
+    torch.testing.assert_close(z_NF[:, :2].std(dim=0, correction=0), torch.ones(2))
+    assert z_NF[:, 2].abs().max() == 0
+    assert standardise(100 * features_NF).abs().max() <= 5
+
+
+def test_a_demonstration_is_the_edit_over_the_original(trunk: Trunk) -> None:
+    served = judgement("demonstration", [answer("the original")], text="the edit, longer")
+    [example] = trunk.featuriser().examples([served])
+    assert example.tiers == ((1,), (0,))
+    assert example.lengths == (12, 16)
+    assert example.features_AF.shape == (2, feature_dim(trunk.backbone.hidden_size))
+
+
+def test_served_answers_keep_their_tokens_and_imported_ones_end(trunk: Trunk) -> None:
+    thumbs = [
+        judgement("thumbs", [answer("hi", (5, 6, 7))], score=1.0, prompt_token_ids=tuple(range(3, 40))),
+        judgement("thumbs", [answer("")], score=0.0),
+    ]
+    trunk.featuriser().examples(thumbs)
+    served, imported = trunk.seen
+    assert served == Sample(tuple(range(20, 40)), (5, 6, 7))
+    assert imported.response_ids == (trunk.backbone.tokenizer.eos_token_id,)
+    assert 0 < len(imported.prompt_ids) <= 20
+
+
+def test_comments_teach_nothing(trunk: Trunk) -> None:
+    assert trunk.featuriser().examples([judgement("comment", [answer("hi")], text="nice")]) == []
+    assert trunk.featuriser().examples([]) == []
+
+
+def test_an_answer_is_featurised_once_while_the_cache_holds_it(trunk: Trunk) -> None:
+    samples = [Sample((3, 4), (5, last)) for last in range(6, 10)]
+    featuriser = trunk.featuriser(cache_size=3)
+    first_BF = featuriser.features([*samples[:2], samples[0]])
+    assert trunk.seen == samples[:2]
+    torch.testing.assert_close(first_BF[0], first_BF[2])
+    featuriser.features(samples[2:])  # samples[1], asked for longest ago, leaves
+    trunk.seen.clear()
+    torch.testing.assert_close(featuriser.features(samples[:2]), first_BF[:2])
+    assert trunk.seen == samples[1:2]
+
+
+def test_cross_validation_scores_every_conversation_by_heads_that_did_not_see_it() -> None:
+    learned = cross_validate(rankings(taste(0), 100, seed=0), RewardSettings(), folds=5)
+    assert learned.pairs == 600
+    assert learned.accuracy > 0.8
+    chance = cross_validate(rankings(taste(0), 100, seed=0, noise=1.0), RewardSettings(), folds=5)
+    assert abs(chance.accuracy - 0.5) < 4 * chance.accuracy_error
+    with pytest.raises(ValueError, match="too few conversations"):
+        cross_validate(rankings(taste(0), 1, seed=0), RewardSettings(), folds=5)
