@@ -129,6 +129,14 @@ def test_no_taste_is_not_ready() -> None:
     assert ready <= 3
 
 
+def test_ready_ends_when_held_out_raters_turn_away() -> None:
+    settings = RewardSettings(heldout_share=0.3, heldout_capacity=40)
+    model = model_of(rankings(taste(0), 120, seed=0), settings)
+    assert model.ready
+    turned = [e for e in rankings(-taste(0), 400, seed=7) if is_heldout(e.conversation, 0.3)]
+    assert not model.update(turned).ready
+
+
 def test_too_few_judgements_are_not_ready() -> None:
     assert not model_of(rankings(taste(0), 12, seed=0)).ready
 

@@ -63,7 +63,8 @@ class RewardModel:
 
     @property
     def ready(self) -> bool:
-        """Learned from enough judgements, and better than chance on held-out ones by a standard error."""
+        """Learned from enough judgements, and better than chance on held-out ones: by a standard error to become
+        ready, at all to stay so."""
         return self._ready
 
     def update(self, examples: Sequence[RewardExample]) -> RewardFigures:
@@ -169,13 +170,14 @@ class RewardModel:
         scores = [self._heads.scores(example.features_AF) for example in heldout] if self._heads else []
         report = examine(heldout, scores)
         enough = judgements >= self._settings.ready_judgements
+        margin = 0.0 if self._ready else report.accuracy_error
         return RewardFigures(
             new_judgements=new,
             judgements=judgements,
             replay_share=1 - new / judgements if judgements else 0.0,
             heldout_judgements=len(self._heldout),
             promoted=promoted,
-            ready=enough and report.accuracy - report.accuracy_error > 0.5,
+            ready=enough and report.accuracy - margin > 0.5,
             heldout_loss=losses(self._heads, heldout).mean().item() if self._heads and heldout else math.nan,
             accuracy=report.accuracy,
             longer_wins=report.longer_wins,
