@@ -53,7 +53,7 @@ class TrainerSettings(Section):
 
     judgements_to_start: int = Field(default=24, ge=1)
     """Judgements before the reward model is fitted for the first time."""
-    judgements_per_update: int = Field(default=8, ge=1)
+    judgements_per_update: int = Field(default=16, ge=1)
     """New judgements before it is updated again."""
     calibration_samples: int = Field(default=32, ge=2)
     """Samples of the reference policy by which the reward is scaled: they score 0 ± 1."""
