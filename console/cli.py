@@ -23,7 +23,8 @@ from console.errors import CommandError, explain_exception
 
 HELP = """Foldback serves a chat model and learns from its users while it serves them.
 
-Start with [bold cyan]foldback up[/] and open the page it names, or [bold cyan]foldback chat[/] in another terminal, and rate what you read;
+Start with [bold cyan]foldback up[/] and open the page it names, or take [bold cyan]foldback chat[/] in another
+terminal, and rate what you read;
 [bold cyan]foldback status[/] shows what has been learned. [bold cyan]foldback demo[/] does it all by itself, with
 simulated users, and measures the result.
 

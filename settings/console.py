@@ -1,8 +1,12 @@
-"""`console:` the `foldback` command, a client of the API."""
+"""`console:` the `foldback` command and the web page, clients of the API."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from settings.section import Section
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class ConsoleSettings(Section):
@@ -22,7 +26,22 @@ class ConsoleSettings(Section):
     """Tries of a call that meets UNAVAILABLE, the first included; RetryInfo says how long to wait between them."""
     broker_port: int = Field(default=9092, ge=0, le=65535)
     """Port of the broker that `foldback up` embeds. 0 picks a free port."""
+    web_host: str = "127.0.0.1"
+    """Interface of the web page. Beyond this machine it asks for `web_token`."""
+    web_port: int = Field(default=8080, ge=0, le=65535)
+    """Port of the web page. 0 picks a free port."""
+    web_token: SecretStr = SecretStr("")
+    """What the web page asks its visitors for, once a browser. Empty: whoever is on this machine may use it."""
     start_timeout_s: float = Field(default=300, gt=0)
     """How long `foldback up` waits for each process to become healthy."""
     stop_timeout_s: float = Field(default=45, gt=0)
     """How long each process may take to stop before it is killed; longer than `server.drain_timeout_s`."""
+
+    @model_validator(mode="after")
+    def _strangers_need_a_token(self) -> Self:
+        if self.web_host not in LOOPBACK and not self.web_token.get_secret_value():
+            raise ValueError(
+                f"web_host={self.web_host!r} lets other machines promote and roll back: "
+                "set FOLDBACK_CONSOLE__WEB_TOKEN, or keep to 127.0.0.1"
+            )
+        return self

@@ -11,6 +11,7 @@ import yaml
 
 from scripts.document_metrics import server_rows, trainer_rows
 from tests.helm.chart import CHART, VALUES, of_kind, render
+from tests.helm.prometheus import tool
 
 ROOT = CHART.parents[1]
 RULES = sorted((CHART / "rules").glob("*.yaml"))
@@ -24,11 +25,7 @@ def alerts() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    if not (shutil.which("promtool") or shutil.which("apt-get")):
-        pytest.skip("neither promtool nor Debian's packages are on this machine")
-    fetched = subprocess.run([ROOT / "scripts/fetch_promtool.sh"], capture_output=True, text=True)
-    assert fetched.returncode == 0, fetched.stderr
-    return fetched.stdout.strip()
+    return tool("promtool")
 
 
 def test_rules_are_well_formed(promtool: str) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 from console.client import Client
 from console.stack import PortPicker
 
-PORTS = ("SERVER__PORT", "SERVER__ADMIN_PORT", "SERVER__METRICS_PORT", "TRAINER__METRICS_PORT", "CONSOLE__BROKER_PORT")
+PORTS = (
+    *("SERVER__PORT", "SERVER__ADMIN_PORT", "SERVER__METRICS_PORT"),
+    *("TRAINER__METRICS_PORT", "CONSOLE__BROKER_PORT", "CONSOLE__WEB_PORT"),
+)
 
 # What makes learning quick on a model of four layers; everything else is as shipped.
 QUICK = {
