@@ -56,7 +56,7 @@ async def measure(
     max_tokens: int,
     prompts: Sequence[str] = HELD_OUT,
 ) -> Measurement:
-    """`samples` answers a prompt at temperature 1, without consent to train on them; failures counted in `failed`.
+    """`samples` answers a prompt as the server draws them by default, without consent to train on them; failures counted in `failed`.
 
     Raises:
         grpc.aio.AioRpcError: no call succeeded.
@@ -86,7 +86,7 @@ async def measure(
 def _request(prompt: str, samples: int, max_tokens: int) -> chat_pb2.CreateChatRequest:
     return chat_pb2.CreateChatRequest(
         messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=prompt)],
-        sampling=chat_pb2.Sampling(temperature=1, top_p=1, top_k=0, max_tokens=max_tokens),
+        sampling=chat_pb2.Sampling(max_tokens=max_tokens),
         candidate_count=samples,
         labels={"purpose": "measurement"},
         training_consent=False,

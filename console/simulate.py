@@ -159,7 +159,7 @@ async def ask(client: Client, crowd: Crowd, question: str, rater_id: str) -> Ans
     """Stream one chat as an application does, and put the candidates in display order."""
     request = chat_pb2.CreateChatRequest(
         messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=question)],
-        sampling=chat_pb2.Sampling(temperature=1, top_p=1, top_k=0, max_tokens=crowd.max_tokens),
+        sampling=chat_pb2.Sampling(max_tokens=crowd.max_tokens),
         candidate_count=crowd.candidate_count,
         rater_id=rater_id,
         labels={"persona": crowd.persona.name},

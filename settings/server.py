@@ -37,8 +37,9 @@ class ServerSettings(Section):
     max_rollouts_in_flight: int = Field(default=64, ge=1)
     """Rollout samples asked of the engine at once: enough to keep its batch full."""
 
-    default_temperature: float = Field(default=1.0, ge=0, le=2)
-    """Where a request names none. 1 samples from the policy itself, which is what PPO learns from best."""
+    default_temperature: float = Field(default=0.7, ge=0, le=2)
+    """Where a request names none. Training draws its rollouts at `trainer.temperature`: keep the two alike, so that what
+    is learned is what users see."""
     default_top_p: float = Field(default=1.0, gt=0, le=1)
     """Where a request names none."""
     default_top_k: int = Field(default=0, ge=0)

@@ -66,7 +66,7 @@ class TrainerSettings(Section):
     """Answers to each of them."""
     max_new_tokens: int = Field(default=48, ge=1)
     """Tokens of a rollout, at most."""
-    temperature: float = Field(default=1.0, gt=0, le=2)
+    temperature: float = Field(default=0.7, gt=0, le=2)
     """Of rollouts and of the gate's answers."""
     rollout_timeout_s: float = Field(default=300.0, gt=0)
     """For the rollouts of one iteration; then they are asked for again."""

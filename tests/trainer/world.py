@@ -22,6 +22,7 @@ from trainer.tokens import Rollout, Sample
 
 SETTINGS = TrainerSettings(
     torch_threads=1,
+    temperature=1.0,
     dtype="float32",
     judgements_to_start=40,
     judgements_per_update=20,
