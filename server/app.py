@@ -31,7 +31,7 @@ from server.canary import base_canary
 from server.chat import ChatService
 from server.engines import create_engine
 from server.engines.base import Engine
-from server.events import record_transition
+from server.events import ResponseLog, record_transition
 from server.feedback_service import FeedbackService
 from server.health import Health
 from server.identity import DEFAULT_TENANT
@@ -84,8 +84,8 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """A server while the context is open; leaving it drains.
+async def running(settings: Settings, engine: Engine | None = None) -> AsyncIterator[Running]:
+    """A server while the context is open; leaving it drains. `engine` instead of the one that the settings name.
 
     Raises:
         EngineDead: the model cannot be loaded, or no version can be served.
@@ -94,7 +94,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """
     async with AsyncExitStack() as stack:
         registry = await asyncio.to_thread(Registry, settings.registry_url)
-        engine = create_engine(settings)
+        engine = engine or create_engine(settings)
         stack.push_async_callback(engine.stop)
         await engine.start()
         event_log = await _event_log(settings, stack)
@@ -114,6 +114,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await outcomes.start()
         stack.push_async_callback(outcomes.stop)
         signer = await asyncio.to_thread(_signer, settings)
+        responses = ResponseLog(event_log)
+        stack.callback(responses.flush)
         admission = Admission(settings.server.max_in_flight)
         interceptor = CallInterceptor(
             settings.server.default_deadline_s, lambda: broken("the engine died; its log says why")
@@ -121,7 +123,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
         public, admin = (grpc.aio.server(interceptors=[interceptor], options=OPTIONS) for _ in range(2))
         chat_pb2_grpc.add_ChatServiceServicer_to_server(
-            ChatService(engine, prompts, signer, event_log, admission), public
+            ChatService(engine, prompts, signer, responses, admission), public
         )
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
             FeedbackService(event_log, outcomes, signer, admission, settings.feedback.max_text_chars), public

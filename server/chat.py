@@ -1,30 +1,30 @@
-"""ChatService: both calls are one path, a stream of events; the unary one gathers them."""
+"""ChatService: the unary and the streaming call take the same path and differ in how they tell what comes."""
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from random import SystemRandom
+from random import Random
+from typing import Self
 
 from google.protobuf import duration_pb2
 
-from feedback.eventlog import EventLog
 from feedback.tokens import TokenSigner
 from foldback.v1 import chat_pb2, chat_pb2_grpc, events_pb2
 from server.admission import Admission
 from server.engines.base import Delta, Engine, GenerationRequest
-from server.events import FINISH_REASONS, CandidateLog, policy_spans, record_response, sampling_as_applied
+from server.events import CandidateLog, ResponseLog, sampling_as_applied
 from server.identity import tenant_of
+from server.ids import new_id
 from server.interceptor import Context
-from server.metrics import ABORTED, TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
+from server.metrics import ABORTED, QUEUED, TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
 from server.prompt import PromptBuilder
 from server.status import precondition
 from server.validation import check_chat
 
 SLOT = "active"
-_dice = SystemRandom()
+_dice = Random()
 
 
 @dataclass
@@ -38,17 +38,33 @@ class Answer:
     candidates: list[CandidateLog]
     clock: "Clock"
 
+    def take(self, delta: Delta) -> None:
+        candidate = self.candidates[delta.candidate_index]
+        candidate.add(delta)
+        self.clock.tick(delta, len(candidate.token_ids))
+
 
 @dataclass
 class Clock:
+    """Use as a context, from admission to the end: until the first token the chat counts as queued."""
+
     begun: float = field(default_factory=time.monotonic)
     first: dict[int, float] = field(default_factory=dict)
     """When each candidate's first token came."""
+
+    def __enter__(self) -> Self:
+        QUEUED.inc()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self.first:
+            QUEUED.dec()
 
     def tick(self, delta: Delta, tokens: int) -> None:
         """A delta has come; its candidate has `tokens` tokens now."""
         now = time.monotonic()
         if not self.first:
+            QUEUED.dec()
             TIME_TO_FIRST_TOKEN.labels(SLOT).observe(now - self.begun)
         first = self.first.setdefault(delta.candidate_index, now)
         if delta.finish_reason and tokens > 1:
@@ -61,7 +77,7 @@ class Clock:
 
 class ChatService(chat_pb2_grpc.ChatServiceServicer):
     def __init__(
-        self, engine: Engine, prompts: PromptBuilder, signer: TokenSigner, log: EventLog, admission: Admission
+        self, engine: Engine, prompts: PromptBuilder, signer: TokenSigner, log: ResponseLog, admission: Admission
     ) -> None:
         self._engine = engine
         self._prompts = prompts
@@ -72,35 +88,39 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     async def CreateChat(  # noqa: N802
         self, request: chat_pb2.CreateChatRequest, context: Context
     ) -> chat_pb2.CreateChatResponse:
-        response = chat_pb2.CreateChatResponse()
-        async with aclosing(self._answer(request, tenant_of(context))) as events:
-            async for event in events:
-                _gather(response, event)
-        return response
+        async with self._answering(request, tenant_of(context)) as answer:
+            async with aclosing(self._engine.generate(answer.generation)) as deltas:
+                async for delta in deltas:
+                    answer.take(delta)
+            return _whole(answer)
 
-    async def StreamChat(  # noqa: N802
+    async def StreamChat(  # type: ignore[override]  # noqa: N802
         self, request: chat_pb2.StreamChatRequest, context: Context
-    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, None]:
-        async with aclosing(self._answer(request.chat, tenant_of(context))) as events:
-            async for event in events:
-                yield event
+    ) -> None:
+        # Writes rather than yields: a generator less between the engine and the wire, for every token.
+        async with self._answering(request.chat, tenant_of(context)) as answer:
+            await context.write(chat_pb2.StreamChatResponse(started=_started(answer)))
+            async with aclosing(self._engine.generate(answer.generation)) as deltas:
+                async for delta in deltas:
+                    answer.take(delta)
+                    if delta.text:
+                        text = chat_pb2.ChatDelta(candidate_index=delta.candidate_index, text=delta.text)
+                        await context.write(chat_pb2.StreamChatResponse(delta=text))
+                    if delta.finish_reason:
+                        finished = _finished(answer, delta.candidate_index)
+                        await context.write(chat_pb2.StreamChatResponse(candidate_finished=finished))
+            end = chat_pb2.ChatFinished(usage=_usage(answer), timing=answer.clock.timing())
+            await context.write(chat_pb2.StreamChatResponse(finished=end))
 
-    async def _answer(
-        self, request: chat_pb2.CreateChatRequest, tenant: str
-    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, None]:
+    @asynccontextmanager
+    async def _answering(self, request: chat_pb2.CreateChatRequest, tenant: str) -> AsyncIterator[Answer]:
+        """Around both calls: checks, admission, and the record of what was said, also when it was cut short."""
         clock = Clock()
         check_chat(request)
-        with self._admission.slot():
+        with self._admission.slot(), clock:
             answer = await self._prepare(request, tenant, clock)
-            yield chat_pb2.StreamChatResponse(started=_started(answer))
             try:
-                async with aclosing(self._engine.generate(answer.generation)) as deltas:
-                    async for delta in deltas:
-                        for event in _events(answer, delta):
-                            yield event
-                yield chat_pb2.StreamChatResponse(
-                    finished=chat_pb2.ChatFinished(usage=_usage(answer), timing=clock.timing())
-                )
+                yield answer
             except (asyncio.CancelledError, GeneratorExit):
                 ABORTED.labels("cancelled").inc()
                 raise
@@ -108,13 +128,11 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 ABORTED.labels("error").inc()
                 raise
             finally:
-                # Also when cut short: the client holds a token for what it has seen.
-                record_response(
-                    self._log, answer.header, request, answer.generation.prompt_token_ids, answer.candidates
-                )
+                # The client holds a token for what it has seen, so that goes on record.
+                self._log.record(answer.header, request, answer.generation.prompt_token_ids, answer.candidates)
 
     async def _prepare(self, request: chat_pb2.CreateChatRequest, tenant: str, clock: Clock) -> Answer:
-        prompt = await asyncio.to_thread(self._prompts.token_ids, request.messages)
+        prompt = await self._prompts.token_ids_soon(request.messages)
         serving = self._engine.version
         if request.policy_version not in ("", serving):
             raise precondition(
@@ -125,13 +143,13 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
             )
         sampling = self._prompts.sampling(request.sampling, len(prompt))
         count = request.candidate_count or 1
-        response_id = str(uuid.uuid4())
-        candidate_ids = [str(uuid.uuid4()) for _ in range(count)]
+        response_id = new_id()
+        candidate_ids = [new_id() for _ in range(count)]
         header = events_pb2.ResponseRecorded(
             tenant=tenant,
             response_id=response_id,
-            conversation_id=request.conversation_id or str(uuid.uuid4()),
-            request_id=request.request_id or str(uuid.uuid4()),
+            conversation_id=request.conversation_id or new_id(),
+            request_id=request.request_id or new_id(),
             rater_id=request.rater_id,
             regenerate_of=request.regenerate_of,
             policy_version=serving,
@@ -171,59 +189,45 @@ def _started(answer: Answer) -> chat_pb2.ChatStarted:
     )
 
 
-def _events(answer: Answer, delta: Delta) -> list[chat_pb2.StreamChatResponse]:
-    """What the client hears of a delta; nothing while its text is still uncertain."""
-    candidate = answer.candidates[delta.candidate_index]
-    candidate.add(delta)
-    answer.clock.tick(delta, len(candidate.token_ids))
-    events = []
-    if delta.text:
-        events.append(
-            chat_pb2.StreamChatResponse(
-                delta=chat_pb2.ChatDelta(candidate_index=delta.candidate_index, text=delta.text)
-            )
-        )
-    if delta.finish_reason:
-        finished = chat_pb2.CandidateFinished(
-            candidate_index=delta.candidate_index,
-            finish_reason=FINISH_REASONS[delta.finish_reason],
-            usage=chat_pb2.Usage(
-                prompt_tokens=len(answer.generation.prompt_token_ids), completion_tokens=len(candidate.token_ids)
-            ),
-            policy_spans=policy_spans(delta),
-        )
-        events.append(chat_pb2.StreamChatResponse(candidate_finished=finished))
-    return events
-
-
-def _usage(answer: Answer) -> chat_pb2.Usage:
-    """Of the whole response: the prompt counts once."""
-    return chat_pb2.Usage(
-        prompt_tokens=len(answer.generation.prompt_token_ids),
-        completion_tokens=sum(len(candidate.token_ids) for candidate in answer.candidates),
+def _finished(answer: Answer, index: int) -> chat_pb2.CandidateFinished:
+    candidate = answer.candidates[index]
+    return chat_pb2.CandidateFinished(
+        candidate_index=index,
+        finish_reason=candidate.finish_reason,
+        usage=_usage(answer, candidate),
+        policy_spans=candidate.spans,
     )
 
 
-def _gather(response: chat_pb2.CreateChatResponse, event: chat_pb2.StreamChatResponse) -> None:
-    match event.WhichOneof("event"):
-        case "started":
-            started = event.started
-            response.response_id = started.response_id
-            response.conversation_id = started.conversation_id
-            response.policy_version = started.policy_version
-            response.feedback_token = started.feedback_token
-            response.candidates.extend(chat_pb2.Candidate(candidate_id=name) for name in started.candidate_ids)
-            response.display_order.extend(started.display_order)
-        case "delta":
-            response.candidates[event.delta.candidate_index].text += event.delta.text
-        case "candidate_finished":
-            candidate = response.candidates[event.candidate_finished.candidate_index]
-            candidate.finish_reason = event.candidate_finished.finish_reason
-            candidate.usage.CopyFrom(event.candidate_finished.usage)
-            candidate.policy_spans.extend(event.candidate_finished.policy_spans)
-        case "finished":
-            response.usage.CopyFrom(event.finished.usage)
-            response.timing.CopyFrom(event.finished.timing)
+def _whole(answer: Answer) -> chat_pb2.CreateChatResponse:
+    return chat_pb2.CreateChatResponse(
+        response_id=answer.header.response_id,
+        conversation_id=answer.header.conversation_id,
+        policy_version=answer.header.policy_version,
+        feedback_token=answer.token,
+        candidates=[
+            chat_pb2.Candidate(
+                candidate_id=candidate.candidate_id,
+                text=candidate.text,
+                finish_reason=candidate.finish_reason,
+                usage=_usage(answer, candidate),
+                policy_spans=candidate.spans,
+            )
+            for candidate in answer.candidates
+        ],
+        display_order=answer.header.display_order,
+        usage=_usage(answer),
+        timing=answer.clock.timing(),
+    )
+
+
+def _usage(answer: Answer, candidate: CandidateLog | None = None) -> chat_pb2.Usage:
+    """Of one candidate, or of the whole response, where the prompt counts once."""
+    counted = [candidate] if candidate else answer.candidates
+    return chat_pb2.Usage(
+        prompt_tokens=len(answer.generation.prompt_token_ids),
+        completion_tokens=sum(len(candidate.token_ids) for candidate in counted),
+    )
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -118,6 +118,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             known = self._recent.find(record)
             if known is not None:
                 return known, True
+            await self._log.settled(claim.response_id for claim in record.claims)
             durability = await self._log.emit(
                 FEEDBACK,
                 record.claims[0].conversation_id,

@@ -29,6 +29,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, default_deadline_s: float, engine_died: Callable[[], None]) -> None:
         self._default_deadline_s = default_deadline_s
         self._engine_died = engine_died
+        self._handlers: dict[str, Handler] = {}
+        """As wrapped, by method: only those that exist, so callers cannot make it grow."""
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -42,10 +44,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        name = handler_call_details.method.removeprefix("/").split(".")[-1]
+        method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = self._wrapped(method.removeprefix("/").split(".")[-1], handler)
+        return self._handlers[method]
+
+    def _wrapped(self, name: str, handler: "Handler") -> "Handler":
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
                 self._streaming(name, handler.unary_stream),

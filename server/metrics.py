@@ -18,6 +18,7 @@ TIME_PER_OUTPUT_TOKEN = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 IN_FLIGHT = Gauge("foldback_requests_in_flight", "Chats accepted and not yet ended.")
+QUEUED = Gauge("foldback_requests_queued", "Chats accepted that wait for their first token.")
 ABORTED = Counter("foldback_requests_aborted", "Chats that ended before all candidates finished.", ["reason"])
 FEEDBACK_RECEIVED = Counter("foldback_feedback_received", "Feedback submitted.", ["kind", "source", "result"])
 FEEDBACK_DELAY = Histogram(
