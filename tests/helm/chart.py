@@ -48,7 +48,7 @@ def container(objects: list[Object], component: str) -> Object:
 
 
 def foldback_yaml(objects: list[Object]) -> str:
-    [config] = of_kind(objects, "ConfigMap")
+    [config] = [one for one in of_kind(objects, "ConfigMap") if "foldback.yaml" in one["data"]]
     return str(config["data"]["foldback.yaml"])
 
 
