@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch is loaded: idle threads sleep, where by default they would spin and slow the processes under test.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -10,6 +11,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 
 from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from tests.integration.stack import Stack
 
 REAL_MODEL = Path(__file__).parents[1] / ".foldback/models/SmolLM2-135M-Instruct"
 OASST = Path(__file__).parents[2] / "shared/data/oasst_en_100_trees.jsonl"
@@ -28,6 +32,22 @@ def broker() -> Iterator[str]:
 
     with EmbeddedBroker() as embedded:
         yield embedded.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def live_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> "Iterator[Stack]":
+    """`foldback up` on the tiny model, taught until it serves a version of its own making."""
+    from tests.integration.live import has_learned, until, users
+    from tests.integration.stack import Stack
+
+    stack = Stack(tmp_path_factory.mktemp("live"), tiny_model, "transformers")
+    stack.start()
+    try:
+        with users(stack):
+            until(lambda: has_learned(stack), 120, stack.logs())
+        yield stack
+    finally:
+        assert stack.stop() == 0
 
 
 @pytest.fixture(scope="session")
