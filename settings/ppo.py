@@ -20,9 +20,9 @@ class LoraSettings(Section):
 class PpoSettings(Section):
     estimator: Literal["gae", "rloo"] = "gae"
     """gae: the value head's advantages (PPO). rloo: a sample's return less the mean of the others of its prompt."""
-    epochs: int = Field(default=2, ge=1)
-    """Passes over a batch of rollouts."""
-    minibatches: int = Field(default=2, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    """Passes over a batch of rollouts. A second one doubles the cost of an update; on SmolLM2 it bought little."""
+    minibatches: int = Field(default=4, ge=1)
     """Optimiser steps a pass."""
     token_budget: int = Field(default=1024, ge=1)
     """Tokens, padding included, of one forward pass: bounds memory. A longer prompt group is a pass of its own."""
@@ -52,12 +52,12 @@ class PpoSettings(Section):
     dual_clip: float | None = Field(default=None, gt=1)
     """c: bounds the loss of a token with negative advantage at c times that advantage. None: unbounded."""
 
-    kl_coefficient: float = Field(default=0.05, ge=0)
+    kl_coefficient: float = Field(default=0.1, ge=0)
     """β at the start: reward per nat by which a token leaves the reference."""
     kl_target: float | None = Field(default=8.0, gt=0)
     """Nats a response that β is steered to. None: β stays."""
-    kl_horizon: float = Field(default=500.0, gt=0)
-    """Responses over which β moves by a factor e^±0.2 when far off target."""
+    kl_horizon: float = Field(default=100.0, gt=0)
+    """Responses over which β changes by a fifth when it is far off target. Short, as an online batch is small."""
     missing_eos_penalty: float = Field(default=0.0, ge=0)
     """Taken from the score of a response cut at the token limit. 0 where a low limit cuts most of them."""
 
