@@ -15,11 +15,12 @@ def options_panel(options: Options) -> None:
         ).props("autogrow outlined dense").classes("fb-wide")
         ui.number(
             "Temperature",
+            placeholder="the server's",
             value=options.temperature,
             min=0,
             max=2,
             step=0.1,
-            on_change=lambda event: chosen("temperature", event.value, 1.0),
+            on_change=lambda event: chosen("temperature", event.value),
         ).props("outlined dense")
         ui.number(
             "Longest answer, tokens",

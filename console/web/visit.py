@@ -50,7 +50,8 @@ class Options:
     """How answers are drawn, and whether Foldback may learn from them."""
 
     system: str = ""
-    temperature: float = 1.0
+    temperature: float | None = None
+    """None: the server's."""
     max_tokens: int = 256
     consent: bool = True
     count: int = 3
