@@ -1,5 +1,7 @@
 """Starts the page: one process, one observer, a visit for each browser tab."""
 
+import uvicorn
+from fastapi import FastAPI
 from nicegui import app, ui
 
 from console.stack import PortPicker, refuse_taken
@@ -39,26 +41,24 @@ def run_web(settings: Settings) -> None:
         with PortPicker() as picker:
             port = picker.pick(console.web_host)
     observer = Observer(settings)
-    app.on_startup(observer.start)
-    app.on_shutdown(observer.stop)
-    app.add_middleware(Access, token=console.web_token.get_secret_value(), names={*LOOPBACK, console.web_host})
 
     async def visit() -> None:
         await Frame(Visit(observer, console.rater_id), PAGES).build()
 
-    print(f"web page http://{console.web_host}:{port}, for the server at {observer.address}", flush=True)
-    ui.run(
-        visit,
-        host=console.web_host,
-        port=port,
+    app.on_startup(observer.start)
+    app.on_shutdown(observer.stop)
+    served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    served.add_middleware(Access, token=console.web_token.get_secret_value(), names={*LOOPBACK, console.web_host})
+    ui.run_with(
+        served,
+        root=visit,
         title="Foldback",
         favicon="🔁",
         dark=None,
         language="en-US",
         binding_refresh_interval=None,
         tailwind=False,
-        reload=False,
-        show=False,
         show_welcome_message=False,
-        timeout_graceful_shutdown=STOP_S,
     )
+    print(f"web page http://{console.web_host}:{port}, for the server at {observer.address}", flush=True)
+    uvicorn.run(served, host=console.web_host, port=port, log_level="warning", timeout_graceful_shutdown=STOP_S)

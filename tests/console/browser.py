@@ -1,0 +1,54 @@
+"""Debian's Chromium without a window, driven by Playwright; whatever it reports as an error fails the test."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+ARTEFACTS = Path(__file__).parents[1] / "artefacts/web"
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
+WAIT_MS = 15_000
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(NAMES)} is on this machine; Debian's package 'chromium' is what the tests use")
+    # Chromium's own sandbox does not work for root.
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
+    """A fresh visitor at `url`; errors of the page's scripts, but not of a lost connection, fail at the end."""
+    context = await browser.new_context(base_url=url, **{"viewport": {"width": 1180, "height": 800}, **options})
+    page = await context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    await page.goto("/")
+    yield page
+    await context.close()
+    assert errors == []
+
+
+async def keep(page: Page, name: str) -> None:
+    """A screenshot for people."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=ARTEFACTS / f"{name}.png")
+
+
+async def width_beyond_screen(page: Page) -> int:
+    """Pixels that a visitor would have to scroll sideways."""
+    return int(await page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))

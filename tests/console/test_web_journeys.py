@@ -1,0 +1,172 @@
+"""Whole journeys through the web page of a real `foldback up`, in a real browser."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.console.browser import PHONE, chromium, keep, tab, width_beyond_screen
+from tests.integration.stack import Stack
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+DRAWN = """() => {
+  const canvas = document.querySelector("canvas");
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let points = 0, swaps = 0;
+  for (let i = 0; i < pixels.length; i += 4) {
+    const [red, green, blue, opaque] = pixels.slice(i, i + 4);
+    if (red === 99 && green === 102 && blue === 241) points++;
+    if (red > 200 && green > 90 && green < 190 && blue < 120 && opaque > 100) swaps++;
+  }
+  return points > 50 && swaps > 20;
+}"""
+"""The chart holds points in indigo and swaps in amber."""
+PAGES = ("", "compare", "learning", "versions", "feedback")
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+async def page(browser: Browser, live_stack: Stack) -> AsyncIterator[Page]:
+    async with tab(browser, address(live_stack)) as opened:
+        yield opened
+
+
+def address(stack: Stack) -> str:
+    return f"http://127.0.0.1:{stack.ports['CONSOLE__WEB_PORT']}"
+
+
+async def to(page: Page, name: str) -> None:
+    await page.get_by_role("navigation").get_by_role("link", name=name).click()
+
+
+async def short_answers(page: Page) -> None:
+    await page.get_by_role("button", name="Options").click()
+    await page.get_by_label("Longest answer, tokens").fill("24")
+    await page.keyboard.press("Tab")
+    await page.get_by_role("button", name="Options").click()
+
+
+async def test_chat_rate_edit_and_see_what_became_of_it(page: Page) -> None:
+    await short_answers(page)
+    await page.get_by_label("Ask anything").fill("What is tea?")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Good answer")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("u")
+    await expect(page.get_by_label("Good answer")).to_have_attribute("aria-pressed", "true")
+    await expect(page.get_by_text("✓ in the event log")).to_be_visible()
+    await page.keyboard.press("e")
+    await page.get_by_label("Your version").fill("Leaves in hot water.")
+    await keep(page, "edit")
+    await page.get_by_role("button", name="Send my version").click()
+    await expect(page.get_by_text("✓ your version is in the event log")).to_be_visible()
+    await expect(page.get_by_role("log")).to_contain_text("Leaves in hot water.")
+
+    await page.keyboard.press("/")
+    await page.keyboard.type("And coffee?")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Good answer").nth(1)).to_be_visible()
+    await keep(page, "chat")
+
+    await to(page, "Feedback")
+    mine = page.locator(".fb-vote")
+    await expect(mine).to_have_count(2)
+    for row in ("thumb up", "your version"):
+        await expect(mine.filter(has_text=row)).to_contain_text(re.compile("joined|learned by p"))
+    await expect(page.get_by_text("feedback accepted")).to_be_visible()
+    await keep(page, "feedback")
+    await to(page, "Chat")
+    await expect(page.get_by_role("log")).to_contain_text("And coffee?")
+
+
+async def test_rank_blind_with_a_tie_by_keyboard(page: Page, live_stack: Stack) -> None:
+    await to(page, "Compare")
+    await short_answers(page)
+    await page.get_by_label("A question for it").fill("Which is best?")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("Place the best answer first.")).to_be_visible()
+    assert not re.search(r"\bp\d", await page.get_by_role("main").inner_text()), "a version's name is no blind test"
+    for key in ("3", "1", "=", "2"):
+        await page.keyboard.press(key)
+    await expect(page.get_by_text("3>1=2")).to_be_visible()
+    await keep(page, "compare")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text(re.compile(r"✓ order 3>1=2 · in the event log · all by p\d+"))).to_be_visible()
+
+
+async def test_how_it_learns(page: Page) -> None:
+    await to(page, "Learning")
+    await expect(page.get_by_text(re.compile(r"\d+ swaps? so far"))).to_be_visible()
+    tiles = page.locator(".fb-tile")
+    for name, value in {"Serving": r"p\d+", "Training": "running", "PPO iterations": r"\d+", "Reward": r"[+-].*σ",
+                        "Last win rate": r"\d+%", "From the reference": r"nats"}.items():  # fmt: skip
+        tile = tiles.filter(has=page.get_by_text(name, exact=True))
+        await expect(tile.locator("dd")).to_have_text(re.compile(value))
+    # Something is drawn in the three diagrams: pixels of the points' and of the swaps' colour.
+    await expect(page.locator("canvas")).to_be_visible()
+    await page.wait_for_function(DRAWN)
+    await keep(page, "learning")
+
+
+async def test_roll_back_and_promote_again(page: Page, live_stack: Stack) -> None:
+    await to(page, "Versions")
+    await page.get_by_role("button", name="Pause training").click()
+    await expect(page.get_by_role("button", name="Resume training")).to_be_visible()
+    serving = page.locator(".fb-serving h2")
+    before = await serving.inner_text()
+    await expect(page.locator(".fb-serving")).to_contain_text("win rate")
+    await keep(page, "versions")
+    await page.get_by_role("button", name="Roll back").click()
+    await page.get_by_label("Why (others will read it)").fill("a browser says so")
+    await keep(page, "roll_back")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text(re.compile("is serving again"))).to_be_visible()
+    await expect(serving).not_to_have_text(before)
+    told = json.loads(live_stack.command("policies", "--json").stdout)
+    assert "a browser says so" in json.dumps(told)
+    assert told["training_state"] == "TRAINING_STATE_PAUSED"
+
+    await page.get_by_role("button", name=f"Promote {before}").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    await expect(serving).to_have_text(before)
+    await expect(page.locator(".fb-pill")).to_have_text(f"serving {before}")
+    await page.get_by_role("button", name="Resume training").click()
+    await expect(page.get_by_role("button", name="Pause training")).to_be_visible()
+
+
+async def test_the_keyboard_reaches_everything(page: Page) -> None:
+    await expect(page.get_by_label("Ask anything")).to_be_focused()
+    await page.goto("/versions")
+    await expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+    seen = []
+    for _ in range(9):
+        await page.keyboard.press("Tab")
+        seen.append(await page.evaluate("(document.activeElement.innerText || '').trim().split('\\n').pop()"))
+    assert seen[0] == "Skip to the page"
+    assert {"Chat", "Compare", "Learning", "Versions", "Feedback", "Roll back"} <= set(seen), seen
+
+
+async def test_it_fits_a_phone_and_works_there(browser: Browser, live_stack: Stack) -> None:
+    async with tab(browser, address(live_stack), **PHONE) as phone:
+        for name in PAGES:
+            await phone.goto(f"/{name}")
+            await expect(phone.get_by_role("heading", level=1)).to_have_count(1)
+            await expect(phone.locator(".fb-pill")).to_contain_text("serving p")
+            assert await width_beyond_screen(phone) == 0, name
+            await keep(phone, f"phone_{name or 'chat'}")
+        bar = await phone.get_by_role("navigation").bounding_box()
+        assert bar is not None
+        assert bar["y"] + bar["height"] == pytest.approx(740, abs=1), "the pages' bar is where the thumb is"
+        await phone.get_by_role("navigation").get_by_role("link", name="Compare").tap()
+        await phone.get_by_label("A question for it").fill("Short?")
+        await phone.get_by_role("button", name="Send").tap()
+        await phone.get_by_role("button", name="Next best").first.tap()
+        await expect(phone.get_by_text("best", exact=True)).to_be_visible()
+        await keep(phone, "phone_ranking")
