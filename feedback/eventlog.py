@@ -8,9 +8,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import Message
 from kafka.errors import KafkaError
@@ -19,12 +20,17 @@ from feedback.batching import BatchWorker, Ticket
 from feedback.event import Durability, Event, Position, build_event
 from feedback.link import Link
 from feedback.producer import TOO_LARGE, Producer
+from feedback.receipts import Receipts
 from feedback.spool import Spool, SpoolFull, SpoolState
+from feedback.topics import FEEDBACK
 from settings.feedback import FeedbackSettings
 
 __all__ = ["Durability", "EventLog", "EventLogState", "EventTooLarge", "LogUnavailable", "SpoolFull"]
 
 _FIRST_CONNECT_S = 1.0
+_SOON_PATIENCE_S = 0.25
+"""What `emit_soon` took and no broker has acknowledged by then goes to the spool as well. It may arrive twice, which
+the joiner sees by its id; not at all, it may not: whoever was answered will send feedback on it."""
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +65,15 @@ class EventLog:
         *,
         observe_ack: Callable[[str, float], None] | None = None,
     ) -> None:
-        """`spool_path` None: no spool. `observe_ack(topic, seconds)` is told how long brokers took."""
+        """`spool_path` None: no spool, and no receipts beside it. `observe_ack(topic, seconds)` hears of each ack."""
         self._settings = settings
         self._spool_path = spool_path
         self._observe_ack = observe_ack
         self._produced: Counter[tuple[str, str]] = Counter()
         self._lost: Counter[str] = Counter()
-        self._background: set[asyncio.Task[None]] = set()
+        self._soon: dict[str, asyncio.Task[None]] = {}
+        self.hand_over: Callable[[], None] = lambda: None
+        """Called before `settled` looks: whoever gathers events for `emit_soon` sends them now."""
 
     async def start(self) -> None:
         """Returns after the first attempt to reach the brokers, or a second; brokers may be away."""
@@ -74,6 +82,7 @@ class EventLog:
             if self._spool_path
             else None
         )
+        self._receipts = Receipts(self._spool_path.with_name("receipts")) if self._spool_path else None
         self._sending: BatchWorker[tuple[Producer, Event], Position] = BatchWorker("feedback-send", _send)
         self._spooling: BatchWorker[tuple[Event, tuple[str, Position] | None], None] = BatchWorker(
             "feedback-spool", self._append
@@ -96,11 +105,10 @@ class EventLog:
 
         Raises SpoolFull, LogUnavailable (there is no spool), EventTooLarge; in each case nothing was accepted.
         """
-        event = build_event(topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers)
-        if event.size > self._settings.max_event_bytes:
-            raise EventTooLarge(f"{event.size} bytes; feedback.max_event_bytes is {self._settings.max_event_bytes}")
-        durability = await self._make_durable(event)
-        self._produced[topic, durability.lower()] += 1
+        event = self._build(topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers)
+        durability = await self._make_durable(event, None)
+        if self._receipts and topic == FEEDBACK:
+            self._receipts.add(event_id, durability)
         return durability
 
     def emit_soon(
@@ -118,16 +126,26 @@ class EventLog:
 
         async def emit() -> None:
             try:
-                await self.emit(
+                event = self._build(
                     topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers
                 )
+                await self._make_durable(event, _SOON_PATIENCE_S if self._spool else None)
             except Exception as error:
                 self._lost[type_name(error)] += 1
                 log.error("event %s for %s is lost: %s", event_id, topic, error)
 
         task = asyncio.get_running_loop().create_task(emit())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._soon[event_id] = task
+        task.add_done_callback(lambda _: self._soon.pop(event_id, None))
+
+    async def settled(self, event_ids: Iterable[str]) -> None:
+        """Wait until those of `event_ids` that `emit_soon` took here are durable, or given up.
+
+        Feedback is accepted after the answer it is about: no crash keeps the one without the other.
+        """
+        self.hand_over()
+        if pending := [self._soon[event_id] for event_id in event_ids if event_id in self._soon]:
+            await asyncio.wait(pending)
 
     def state(self) -> EventLogState:
         return EventLogState(
@@ -136,38 +154,56 @@ class EventLog:
 
     async def stop(self) -> None:
         """Waits until everything emitted is durable; what the spool holds is sent at the next start."""
-        if self._background:
-            await asyncio.wait(set(self._background))
+        while self._soon:
+            await asyncio.wait(list(self._soon.values()))
         await self._sending.stop()
         await self._spooling.stop()
         await asyncio.to_thread(self._link.stop)
         if self._spool:
             self._spool.close()
+        if self._receipts:
+            self._receipts.close()
 
-    async def _make_durable(self, event: Event) -> Durability:
-        if (producer := self._link.producer) is not None:
-            keep = self._link.keeps(producer)
-            if keep and self._spool and not self._spool.has_room(event):
-                raise SpoolFull("the spool is full of events that the trainer has not read; is it running?")
-            try:
-                position = await self._acknowledged(producer, event)
-            except TOO_LARGE as error:
-                raise EventTooLarge(str(error)) from None
-            except (KafkaError, TimeoutError) as error:
+    def _build(self, topic: str, key: str, value: Message, **envelope: Any) -> Event:
+        event = build_event(topic, key, value, **envelope)
+        if event.size > self._settings.max_event_bytes:
+            raise EventTooLarge(f"{event.size} bytes; feedback.max_event_bytes is {self._settings.max_event_bytes}")
+        return event
+
+    async def _make_durable(self, event: Event, patience_s: float | None) -> Durability:
+        """`patience_s`: spool what is not acknowledged by then, though the brokers may yet do it."""
+        durability = await self._to_brokers(event, patience_s)
+        if durability is None:
+            if self._spool is None:
+                raise LogUnavailable("no broker acknowledged in time and there is no spool; try again")
+            await self._spooling.submit((event, None))
+            self._link.wake()
+            durability = Durability.SPOOL
+        self._produced[event.topic, durability.lower()] += 1
+        return durability
+
+    async def _to_brokers(self, event: Event, patience_s: float | None) -> Durability | None:
+        """None: they have not acknowledged it."""
+        if (producer := self._link.producer) is None:
+            return None
+        keep = self._link.keeps(producer)
+        if keep and self._spool and not self._spool.has_room(event):
+            raise SpoolFull("the spool is full of events that the trainer has not read; is it running?")
+        try:
+            position = await self._acknowledged(producer, event, patience_s or self._settings.ack_timeout_s)
+        except TOO_LARGE as error:
+            raise EventTooLarge(str(error)) from None
+        except (KafkaError, TimeoutError) as error:
+            if patience_s is None or not isinstance(error, TimeoutError):
                 self._link.lost(producer, error)
-            else:
-                if keep:
-                    await self._spooling.submit((event, (producer.cluster_id, position)))
-                return Durability.BROKER
-        if self._spool is None:
-            raise LogUnavailable("no broker acknowledged in time and there is no spool; try again")
-        await self._spooling.submit((event, None))
-        self._link.wake()
-        return Durability.SPOOL
+            return None
+        if keep:
+            await self._spooling.submit((event, (producer.cluster_id, position)))
+        return Durability.BROKER
 
-    async def _acknowledged(self, producer: Producer, event: Event) -> Position:
+    async def _acknowledged(self, producer: Producer, event: Event, timeout_s: float) -> Position:
         start = time.perf_counter()
-        position = await asyncio.wait_for(self._sending.submit((producer, event)), self._settings.ack_timeout_s)
+        position = await asyncio.wait_for(self._sending.submit((producer, event)), timeout_s)
         if self._observe_ack:
             self._observe_ack(event.topic, time.perf_counter() - start)
         return position

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from feedback.deadletters import dead_letter, outcome
 from feedback.erasure import erase_feedback, is_erased
 from feedback.record import Record, Unusable, decode
+from feedback.replayed import revive
 from feedback.retraction import add_retraction, apply_early_retractions
 from feedback.submission import FEEDBACK_TYPE, check_content
 from foldback.v1 import events_pb2, feedback_pb2
@@ -63,6 +64,8 @@ def apply_feedback(db: sqlite3.Connection, record: Record, now: float) -> None:
     event = decode(record, events_pb2.FeedbackRecorded, FEEDBACK_TYPE)
     if not (event.feedback_id and event.claims and event.feedback.rater_id):
         raise Unusable(events_pb2.DEAD_LETTER_REASON_INVALID, "feedback_id, claims or rater_id missing")
+    if record.replayed:
+        revive(db, event)
     if _is_known(db, event):
         return
     if any(claim.tenant != event.tenant for claim in event.claims):

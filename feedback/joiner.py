@@ -20,7 +20,7 @@ from feedback.connection import admin_client, read_cluster_id
 from feedback.consumer import open_consumer
 from feedback.event import Event, envelope
 from feedback.producer import Producer
-from feedback.record import Record
+from feedback.record import REPLAY_HEADER, Record
 from feedback.store import PreferenceStore
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES, create_missing, joiner_group
 from settings.feedback import FeedbackSettings
@@ -172,12 +172,13 @@ class _Session:
 
 
 def _record(record: ConsumerRecord) -> Record:
-    kind = next((value for name, value in record.headers if name == "ce_type"), b"")
+    headers = dict(record.headers)
     return Record(
         record.topic,
         record.partition,
         record.offset,
         record.key or b"",
         record.value or b"",
-        kind.decode(errors="replace"),
+        headers.get("ce_type", b"").decode(errors="replace"),
+        REPLAY_HEADER in headers,
     )

@@ -10,6 +10,10 @@ from foldback.v1 import events_pb2
 Decoded = TypeVar("Decoded", events_pb2.ResponseRecorded, events_pb2.FeedbackRecorded, events_pb2.ErasureRequested)
 
 
+REPLAY_HEADER = "ce_replay"
+"""On a dead letter that was sent again; names the letter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record as it was read from a topic."""
@@ -21,6 +25,8 @@ class Record:
     value: bytes
     type: str
     """The ce_type header; empty when absent."""
+    replayed: bool = False
+    """Sent again from the dead letters."""
 
     @property
     def origin(self) -> str:

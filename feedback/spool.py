@@ -5,6 +5,8 @@ A row without a position waits to be sent. With `keep_until_read`, a sent row st
 joiner has committed past it, and becomes unsent again when the brokers have become another cluster.
 """
 
+import contextlib
+import fcntl
 import json
 import sqlite3
 import threading
@@ -51,15 +53,24 @@ class SpoolState:
     """Unix seconds."""
 
 
+class SpoolTaken(OSError):
+    """Another process works on this spool; give each replica a data directory of its own."""
+
+
 class Spool:
-    """Thread-safe; one process at a time (a second one is refused by SQLite's exclusive lock)."""
+    """Thread-safe; one process at a time (others may read, as `read_spooled_ids` does). Raises SpoolTaken."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
+        self._held = path.with_name(f"{path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise SpoolTaken(f"{path} is in use by another process; set another data_dir for this one") from None
         self._db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
@@ -161,6 +172,7 @@ class Spool:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+            self._held.close()
 
     def _insert(self, event: Event, sent: tuple[str, Position] | None) -> None:
         headers = json.dumps([(name, value.decode()) for name, value in event.headers])
@@ -181,3 +193,11 @@ class Spool:
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def read_spooled_ids(path: Path, topic: str) -> list[str]:
+    """The ids of `topic`'s events in a spool, also while its process works on it: those that wait or are kept."""
+    with contextlib.closing(sqlite3.connect(path, timeout=10.0)) as db:
+        db.execute("PRAGMA query_only=ON")
+        rows = db.execute("SELECT headers FROM events WHERE topic = ?", (topic,)).fetchall()
+    return [dict(json.loads(headers)).get("ce_id", "") for (headers,) in rows]

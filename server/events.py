@@ -79,6 +79,7 @@ class ResponseLog:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._waiting: list[Callable[[], None]] = []
+        log.hand_over = self.flush  # feedback that comes at once waits for the answer's event, not past it
 
     def record(
         self,

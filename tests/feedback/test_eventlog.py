@@ -1,6 +1,8 @@
 """Accepted means durable: with brokers, without, and with brokers that forget."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +117,29 @@ async def test_a_new_process_takes_the_spool_over(own_broker: EmbeddedBroker, tm
     await second.start()
     assert await asyncio.to_thread(read_ids, settings_for(own_broker), RESPONSES, 1) == ["r"]
     await second.stop()
+
+
+async def test_a_hanging_broker_holds_no_response_back_from_the_disk(
+    own_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Feedback is accepted once the answer it is about is durable, and that takes no broker's time-out."""
+    own_broker.start()
+    log = EventLog(settings_for(own_broker, ack_timeout_s=30.0), tmp_path / "spool")
+    await log.start()
+    assert await emit_feedback(log, make_feedback("f", [RESPONSE])) is Durability.BROKER
+    assert own_broker._process is not None
+    os.kill(own_broker._process.pid, signal.SIGSTOP)
+    gathered = [lambda: log.emit_soon(RESPONSES, "c", RESPONSE, event_id="r", type=RESPONSE_TYPE, tenant="acme")]
+    log.hand_over = lambda: gathered.pop()() if gathered else None
+    await asyncio.wait_for(log.settled(["r", "unknown"]), 5.0)
+    state = log.state().spool
+    assert state is not None
+    assert state.unsent == 1
+    assert log.state().lost == {}
+    os.kill(own_broker._process.pid, signal.SIGCONT)
+    await asyncio.to_thread(until, lambda: log.state().spool.unsent == 0, 10.0)  # type: ignore[union-attr]
+    assert set(await asyncio.to_thread(read_ids, settings_for(own_broker), RESPONSES, 1)) == {"r"}
+    await log.stop()
 
 
 async def test_a_full_spool_refuses(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
