@@ -78,6 +78,8 @@ app.add_typer(handover.imports, rich_help_panel=USE)
 add(OPERATE, status.status, policies.policies, policies.promote, policies.rollback)
 add(OPERATE, training.pause_training, training.resume_training)
 app.add_typer(handover.dlq, rich_help_panel=OPERATE)
+app.add_typer(handover.topics, rich_help_panel=OPERATE)
+add(OPERATE, handover.audit, handover.erase, handover.raters)
 app.add_typer(config.config, rich_help_panel=OPERATE)
 
 

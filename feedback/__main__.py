@@ -15,13 +15,14 @@ from rich.table import Table
 
 import settings as settings_package
 from feedback import oasst
+from feedback.commands import broker_settings, operate
 from feedback.connection import admin_client, read_cluster_id
 from feedback.dlq import describe, find_letter, read_letters
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
 from feedback.event import Position
 from feedback.producer import Producer
+from feedback.replay import event_of, replay
 from feedback.topics import all_topics, ensure_topics
-from settings.feedback import FeedbackSettings
 
 _IMPORT_BATCH = 500
 _IMPORT_TIMEOUT_S = 30.0
@@ -34,6 +35,8 @@ for single in (imports, topics):
     single.callback()(lambda: None)  # a group stays a group with one command in it
 for group in (imports, dlq, topics):
     app.add_typer(group)
+for command in operate:
+    app.command()(command)
 out = Console()
 
 
@@ -91,6 +94,36 @@ def dlq_show(reference: Annotated[str, typer.Argument(help="partition:offset, as
     out.print(describe(find_letter(broker_settings(), reference)), markup=False, highlight=False)
 
 
+@dlq.command("replay")
+def dlq_replay(
+    references: Annotated[list[str] | None, typer.Argument(help="partition:offset, as `dlq ls` lists them.")] = None,
+    reason: Annotated[str, typer.Option(help="All letters of this reason, such as RESPONSE_MISSING.")] = "",
+) -> None:
+    """Send dead letters to the topic they came from, once their cause is mended. Twice is harmless."""
+    if bool(references) is bool(reason):
+        raise ValueError("give references, or --reason, as `foldback dlq ls` lists them")
+    settings = broker_settings()
+    if references:
+        letters = [find_letter(settings, reference) for reference in references]
+        for stored in letters:
+            event_of(stored)
+    else:
+        letters = [stored for stored in read_letters(settings) if stored.reason == reason]
+    admin = admin_client(settings)
+    producer = Producer(settings, read_cluster_id(admin))
+    admin.close()
+    try:
+        counts = replay(producer, letters)
+    finally:
+        producer.close()
+    out.print(
+        f"{counts['replayed']} sent again, {counts['left out']} without the event, {counts['refused']} refused",
+        highlight=False,
+    )
+    if counts["refused"]:
+        raise typer.Exit(1)
+
+
 @topics.command("apply")
 def topics_apply() -> None:
     """Create the topics that are missing, with their partitions and retention."""
@@ -111,15 +144,6 @@ def broker(port: Annotated[int, typer.Option(help="0 picks a free one.")] = 0) -
         while not stop.wait(0.2):
             if (status := embedded.exit_status) is not None:
                 raise BrokerFailed(f"the embedded broker ended by itself with status {status}")
-
-
-def broker_settings() -> FeedbackSettings:
-    """The brokers that are set, else those that `foldback up` embeds on this machine."""
-    settings = settings_package.load()
-    if settings.feedback.bootstrap_servers:
-        return settings.feedback
-    embedded = f"127.0.0.1:{settings.console.broker_port}"
-    return settings.feedback.model_copy(update={"bootstrap_servers": embedded})
 
 
 def main() -> None:

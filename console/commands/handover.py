@@ -9,6 +9,7 @@ import typer
 
 imports = typer.Typer(name="import", help="Bring human feedback from files into the event log.", no_args_is_help=True)
 dlq = typer.Typer(name="dlq", help="Look at feedback that could not be used.", no_args_is_help=True)
+topics = typer.Typer(name="topics", help="Set up the topics.", no_args_is_help=True)
 
 
 def serve() -> None:
@@ -47,6 +48,59 @@ def dlq_show(
 ) -> None:
     """Show one dead letter in full."""
     become("feedback", "dlq", "show", reference)
+
+
+@dlq.command("replay")
+def dlq_replay(
+    references: Annotated[list[str] | None, typer.Argument(help="partition:offset, as `dlq ls` lists them.")] = None,
+    reason: Annotated[str, typer.Option(help="All letters of this reason, such as RESPONSE_MISSING.")] = "",
+) -> None:
+    """Send dead letters to the topic they came from, once their cause is mended."""
+    become("feedback", "dlq", "replay", *(references or []), *(["--reason", reason] if reason else []))
+
+
+@topics.callback()
+def _topics() -> None: ...
+
+
+@topics.command("apply")
+def topics_apply() -> None:
+    """Create the topics that are missing, with their partitions and retention."""
+    become("feedback", "topics", "apply")
+
+
+def audit(
+    since: Annotated[str, typer.Option(help="Start: an age (90m, 24h, 7d) or a time (2026-11-24T08:00).")] = "",
+    until: Annotated[str, typer.Option(help="End, likewise; empty is now.")] = "",
+    receipts: Annotated[
+        list[Path] | None, typer.Option(help="Receipts of further replicas (their data_dir/receipts).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Check that all acknowledged feedback is learned, dead-lettered or waiting.
+
+    The exit code is 1 where any is lost.
+    """
+    options = [part for name, value in (("--since", since), ("--until", until)) if value for part in (name, value)]
+    options += [part for path in receipts or [] for part in ("--receipts", str(path))]
+    become("feedback", "audit", *options, *(["--json"] if as_json else []))
+
+
+def erase(
+    rater: Annotated[str, typer.Argument(help="The rater_id that asks to be forgotten.")],
+    tenant: Annotated[str, typer.Option(help="Whose rater it is.")] = "default",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the trainer.")] = 30.0,
+) -> None:
+    """Forget a rater: what they said and were served leaves the preference store and all later training sets."""
+    become("feedback", "erase", rater, "--tenant", tenant, "--timeout", str(timeout))
+
+
+def raters(
+    limit: Annotated[int, typer.Option(help="How many to list.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the raters who weigh most."""
+    become("feedback", "raters", "--limit", str(limit), *(["--json"] if as_json else []))
 
 
 def become(module: str, *arguments: str) -> None:
