@@ -93,9 +93,7 @@ class ChatPage:
         if not event.action.keydown or event.modifiers.ctrl or event.modifiers.meta or event.modifiers.alt:
             return
         name = event.key.name
-        if name == "/":
-            self._composer.focus()
-        elif self._cards and self._cards[-1].ready:
+        if self._cards and self._cards[-1].ready:
             card = self._cards[-1]
             actions = {"u": lambda: card.rate(True), "d": lambda: card.rate(False), "e": card.edit}
             if name in actions:

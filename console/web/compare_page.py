@@ -143,8 +143,6 @@ class ComparePage:
             self._toggle_tie()
         elif name == "Backspace":
             self._take_back()
-        elif name == "/":
-            self._composer.focus()
         elif name == "Enter":
             await self._send()
 

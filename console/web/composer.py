@@ -10,6 +10,18 @@ ENTER = """(event) => {
   if (event.key === "Escape") { event.target.blur(); }
 }"""
 
+SLASH = """if (!window.foldbackSlash) {
+  window.foldbackSlash = true;
+  document.addEventListener("keydown", (event) => {
+    const writing = event.target.closest("input, textarea, select");
+    const box = document.querySelector(".fb-composer textarea");
+    if (event.key !== "/" || writing || !box || document.querySelector(".q-dialog")) return;
+    event.preventDefault();
+    box.focus();
+  });
+}"""
+"""In the browser, so that what is typed after it lands in the box."""
+
 
 class Composer:
     """Calls `answer(question)`; while that runs, the button stops it."""
@@ -26,6 +38,7 @@ class Composer:
             self._button = ui.button(icon="arrow_upward", on_click=self._pressed).props(
                 'round unelevated aria-label="Send"'
             )
+        ui.run_javascript(SLASH)
         context.client.on_delete(self._stop)
 
     def focus(self) -> None:

@@ -58,7 +58,7 @@ class Frame:
         mark(router.current_path)
         self._show()
         ui.timer(REFRESH_S, self._show)
-        with ui.element("main").classes("fb-main") as main:
+        with ui.element("div").classes("fb-main") as main:  # within the <main> that NiceGUI makes
             ui.skip_link("Skip to the page", target=main)
             ui.sub_pages({path: partial(page.build, self._visit) for path, page in self._pages.items()})
         await self._know_the_browser()
@@ -67,9 +67,9 @@ class Frame:
         observer = self._visit.observer
         self._alert.set_visibility(bool(observer.problem))
         self._problem.set_text(observer.problem)
-        serving = observer.listed.serving_version
+        serving = "" if observer.problem else observer.listed.serving_version
         self._pill.set_text(f"serving {short_version(serving)}" if serving else "not serving")
-        self._pill.classes(add="" if serving and not observer.problem else "fb-bad", remove="fb-bad" if serving else "")
+        self._pill.classes(add="" if serving else "fb-bad", remove="fb-bad" if serving else "")
 
     async def _know_the_browser(self) -> None:
         proposal = f"{self._visit.rater_id}-{secrets.token_hex(4)}"

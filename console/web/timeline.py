@@ -32,6 +32,8 @@ def timeline(
         _points("KL of versions", 2, policies, "gate_kl_nats", INDIGO),
         *(_swaps(grid, activations[1:], named=grid == 0) for grid in range(len(GRIDS))),
     ]
+    times = [point[0] for one in series for point in map(_place, one["data"])]
+    times += [round(time * 1000) for time, _ in activations[1:]]
     return {
         "animation": False,
         "textStyle": {"fontFamily": "inherit"},
@@ -42,7 +44,7 @@ def timeline(
             for title, top, _ in GRIDS
         ],
         "grid": [{"left": 46, "right": 16, "top": top, "height": height} for _, top, height in GRIDS],
-        "xAxis": [_time_axis(grid, last=grid == len(GRIDS) - 1) for grid in range(len(GRIDS))],
+        "xAxis": [_time_axis(grid, times, last=grid == len(GRIDS) - 1) for grid in range(len(GRIDS))],
         "yAxis": [
             _value_axis(0),
             {**_value_axis(1), "min": 0, "max": 1, "interval": 0.5},
@@ -52,9 +54,17 @@ def timeline(
     }
 
 
-def _time_axis(grid: int, *, last: bool) -> dict[str, Any]:
+def _place(datum: Any) -> list[float]:
+    """[time in ms, value] of a line's or a version's datum."""
+    place: list[float] = datum["value"] if isinstance(datum, dict) else datum
+    return place
+
+
+def _time_axis(grid: int, times: Sequence[float], *, last: bool) -> dict[str, Any]:
+    """All diagrams begin and end alike, whatever each of them holds."""
     return {
         "type": "time",
+        **({"min": min(times), "max": max(times)} if times else {}),
         "gridIndex": grid,
         "axisLabel": {"show": last, "color": GREY, "hideOverlap": True},
         "axisLine": {"lineStyle": {"color": "#8885"}},

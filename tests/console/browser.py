@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 ARTEFACTS = Path(__file__).parents[1] / "artefacts/web"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
 WAIT_MS = 15_000
+expect.set_options(timeout=WAIT_MS)
 
 
 @asynccontextmanager
@@ -44,7 +45,8 @@ async def tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]
 
 
 async def keep(page: Page, name: str) -> None:
-    """A screenshot for people."""
+    """A screenshot for people, once dialogs have stopped moving."""
+    await page.wait_for_timeout(400)
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     await page.screenshot(path=ARTEFACTS / f"{name}.png")
 

@@ -92,7 +92,8 @@ async def test_rank_blind_with_a_tie_by_keyboard(page: Page, live_stack: Stack) 
     await page.get_by_label("A question for it").fill("Which is best?")
     await page.keyboard.press("Enter")
     await expect(page.get_by_text("Place the best answer first.")).to_be_visible()
-    assert not re.search(r"\bp\d", await page.get_by_role("main").inner_text()), "a version's name is no blind test"
+    shown = await page.locator(".nicegui-sub-pages").inner_text()
+    assert not re.search(r"\bp\d", shown), "a version's name is no blind test"
     for key in ("3", "1", "=", "2"):
         await page.keyboard.press(key)
     await expect(page.get_by_text("3>1=2")).to_be_visible()

@@ -74,6 +74,7 @@ def test_the_chart_shows_versions_in_order_of_time_and_marks_refused_ones_and_sw
     swaps = [one["markLine"]["data"] for one in options["series"] if one["name"] == "Swaps"]
     assert [[mark["xAxis"] for mark in marks if "xAxis" in mark] for marks in swaps] == [[21_500]] * 3
     assert swaps[0][0]["label"]["formatter"] == "p1"
+    assert {(axis["min"], axis["max"]) for axis in options["xAxis"]} == {(10_000, 30_000)}, "one time axis for all"
 
 
 async def test_answers_grow_in_display_order() -> None:
