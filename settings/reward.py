@@ -37,6 +37,9 @@ class RewardSettings(Section):
 
     heldout_share: float = Field(default=0.15, gt=0, lt=1)
     """Share of conversations that are never trained on: they decide on promotion and readiness."""
+    heldout_least: int = Field(default=16, ge=1)
+    """While fewer judgements are held out, chance would rule: readiness is then cross-validated over all judgements,
+    and new heads are always promoted."""
     heldout_capacity: int = Field(default=512, ge=1)
     """Held-out judgements that are kept; the oldest leave."""
     replay_capacity: int = Field(default=2048, ge=2)

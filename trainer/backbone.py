@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -159,6 +159,11 @@ class Backbone:
                 f"adapter {directory}: {len(missing)} tensors missing, {len(report.unexpected_keys)} unknown "
                 f"(first: {[*missing, *report.unexpected_keys][0]}); use the lora settings it was trained with"
             )
+
+    def holds(self, directory: Path) -> bool:
+        """Whether the adapter that `save_adapter` wrote there is, bit for bit, the present one."""
+        saved, own = load_peft_weights(str(directory), device="cpu"), get_peft_model_state_dict(self.model)
+        return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in saved)
 
     def save_merged(self, directory: Path) -> None:
         """A complete model directory: bf16 safetensors of W + s B A, config and tokenizer."""

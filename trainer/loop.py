@@ -24,6 +24,7 @@ from trainer.gate import Gate, Report, Verdict
 from trainer.learner import Learner, adapter_in
 from trainer.ppo.update import StaleRollouts
 from trainer.reward.features import pool as pool_features
+from trainer.reward_step import RewardStep
 from trainer.rollouts import RolloutSource, Stopped
 
 log = logging.getLogger("trainer")
@@ -62,6 +63,7 @@ class Trainer:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._base_adapter = self._scratch / "base-adapter"
         learner.backbone.save_adapter(self._base_adapter)
+        self._reward = RewardStep(settings, learner, store, self._base_adapter, self._scratch)
         self._gate = Gate(
             learner.backbone, settings.gate, self._scratch, temperature=settings.temperature, seed=settings.seed
         )
@@ -115,61 +117,9 @@ class Trainer:
 
     def _learn_reward(self) -> None:
         """One update of the reward model on the judgements that came since the last."""
-        progress, reward = self.progress, self._learner.reward
         with metrics.timed("reward"):
-            withdrawn = self._forget_withdrawn()
-            judgements = self._store.judgements(progress.judgement_position)
-            figures = reward.update(self._learner.featuriser.examples(judgements))
-            calibrated_on = self._calibrate()
-        metrics.show_reward_model(figures)
-        log.info(
-            "reward model: %d new judgements, %d in all, held-out accuracy %.2f (longer wins %.2f) on %d: %s",
-            len(judgements),
-            figures.judgements,
-            figures.accuracy,
-            figures.longer_wins,
-            figures.heldout_judgements,
-            "ready" if figures.ready else "not ready to steer yet",
-        )
-        self._save(
-            replace(
-                progress,
-                judgement_position=max((j.sequence for j in judgements), default=progress.judgement_position),
-                withdrawn=withdrawn,
-                calibrated_on=calibrated_on,
-                budget=progress.budget + len(judgements) * self._settings.iterations_per_judgement,
-            )
-        )
-
-    def _forget_withdrawn(self) -> int:
-        """Take what raters withdrew out of what is replayed. Returns how much was withdrawn so far."""
-        funnel = self._store.funnel()
-        withdrawn = funnel["retracted"] + funnel["erased"]
-        if withdrawn != self.progress.withdrawn:
-            self._learner.reward.retain({judgement.feedback_id for judgement in self._store.judgements()})
-        return withdrawn
-
-    def _calibrate(self) -> int:
-        """Scale the reward by samples of the reference: when the first prompts are there, and as they double.
-
-        Returns the number of users' prompts the scale rests on; -1 before there is any scale.
-        """
-        settings, learner = self._settings, self._learner
-        wanted = settings.calibration_samples
-        pool, known = prompts.recent(self._store, settings), self.progress.calibrated_on
-        served = min(len(pool.training), wanted)
-        if known >= 0 and served < max(1, 2 * known):
-            return known
-        chosen = prompts.with_probes(pool.training, wanted, learner.backbone.tokenizer)
-        with publish.policy_of(learner.backbone, self._base_adapter, self._scratch):
-            samples = learner.backbone.generate(
-                chosen,
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                seed=settings.seed,
-            )
-        learner.reward.calibrate(learner.featuriser.features(samples))
-        return served
+            advanced = self._reward.learn(self.progress)
+        self._save(advanced)
 
     # Reward → policy
 
@@ -286,7 +236,7 @@ class Trainer:
 
     def _activate(self, version: str, report: Report, feedback_ids: Sequence[str]) -> None:
         publish.promote(self._registry, version, report.figures)
-        # Killed from here on, the next start finds `version` active and adopts it, and the same ids are marked then.
+        # Killed from here on, the next start finds `version` active, sees that it holds the same policy, and goes on.
         self._store.mark_learned(feedback_ids, version)
         self._learner.ppo.mark_published(version)
         metrics.versions_published.inc()
@@ -308,16 +258,23 @@ class Trainer:
         return progress
 
     def _adopt(self, version: str) -> None:
-        """Continue from a version that is active without our doing: at the first start, or by an operator's word."""
-        manifest = self._registry.manifest(version)
-        if manifest.parent:
+        """Continue from a version that is active without this process's doing: at the first start, by an operator's
+        word, or because the trainer was killed between promoting it and writing that down."""
+        position = self.progress.learned_position
+        adapter = self._base_adapter
+        if self._registry.manifest(version).parent:
             directory = self._registry.fetch(version, self._scratch / "versions")
-            self._learner.continue_from(directory / publish.ADAPTER, version)
-            self._store.mark_learned(publish.learned_feedback(directory), version)
+            learned = set(publish.learned_feedback(directory))
+            self._store.mark_learned(learned, version)
+            known = [j.sequence for j in self._store.judgements(position) if j.feedback_id in learned]
+            position = max(known, default=position)
+            adapter = directory / publish.ADAPTER
+        if self._learner.backbone.holds(adapter):
+            self._learner.ppo.mark_published(version)
         else:
-            self._learner.continue_from(self._base_adapter, version)
+            self._learner.continue_from(adapter, version)
         log.info("continuing from %s", version)
-        self._save(replace(self.progress, version=version, unpublished=0), anchor=True)
+        self._save(replace(self.progress, version=version, unpublished=0, learned_position=position), anchor=True)
 
     def _return_to_active(self, progress: Progress) -> None:
         self._learner.go_back(self._checkpoints.path(progress.anchor))

@@ -1,6 +1,8 @@
 """The reward model as the trainer uses it: uncertainty, calibration, promotion, readiness, resume."""
 
 import math
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,13 +143,21 @@ def test_too_few_judgements_are_not_ready() -> None:
     assert not model_of(rankings(taste(0), 12, seed=0)).ready
 
 
-def test_without_heldout_judgements_figures_are_nan_and_not_ready() -> None:
+def test_with_nothing_held_out_cross_validation_decides() -> None:
     examples = [e for e in rankings(taste(0), 40, seed=0) if not is_heldout(e.conversation, 0.15)]
     model = RewardModel(FEATURES, RewardSettings(), seed=0)
     figures = model.update(examples)
     assert figures.promoted
-    assert not figures.ready
+    assert figures.ready
+    random.Random(0).shuffle(tiers := [example.tiers for example in examples])
+    nonsense = [replace(example, tiers=order) for example, order in zip(examples, tiers, strict=True)]
+    assert not RewardModel(FEATURES, RewardSettings(), seed=0).update(nonsense).ready
     assert math.isnan(figures.accuracy)
+
+
+def test_one_long_conversation_is_not_ready() -> None:
+    examples = [replace(example, conversation="one") for example in rankings(taste(0), 60, seed=0)]
+    assert not model_of(examples).ready
 
 
 def test_state_survives_a_checkpoint(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ that were learned from other conversations only.
 """
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,35 +14,19 @@ from torch import Tensor
 from feedback.judgement import Judgement
 from feedback.store import PreferenceStore
 from settings import Settings, load
-from settings.reward import RewardSettings
 from trainer.backbone import Backbone
+from trainer.reward.crossvalidation import cross_validate
 from trainer.reward.examples import Featuriser, RewardExample
 from trainer.reward.features import pool
-from trainer.reward.heads import fit
-from trainer.reward.heldout import Report, examine
+from trainer.reward.heldout import Report
 from trainer.tokens import Sample
 
-
-def cross_validate(examples: Sequence[RewardExample], settings: RewardSettings, *, folds: int, seed: int = 0) -> Report:
-    """The report of scores that no fold's own conversations had a part in.
-
-    Raises:
-        ValueError: all examples fall into one fold.
-    """
-    fold_of = [_fold(example.conversation, folds) for example in examples]
-    if len(set(fold_of)) < 2:
-        raise ValueError(f"{len(examples)} judgements of too few conversations to split in {folds}; collect more")
-    scores: list[Tensor] = [torch.empty(0)] * len(examples)
-    for fold in sorted(set(fold_of)):
-        heads = fit([e for e, f in zip(examples, fold_of, strict=True) if f != fold], settings, seed=seed)
-        for index, example in enumerate(examples):
-            if fold_of[index] == fold:
-                scores[index] = heads.scores(example.features_AF)
-    return examine(examples, scores)
+_CHUNK = 32
+"""Judgements between two signs of life."""
 
 
 def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[RewardExample]:
-    """Examples with the features of the configured base model."""
+    """Examples with the features of the configured base model; prints how far it is."""
     trainer = settings.trainer
     backbone = Backbone(settings.model.path, trainer.lora, dtype=getattr(torch, trainer.dtype), seed=trainer.seed)
 
@@ -58,7 +41,12 @@ def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[Rewar
         prompt_tokens=trainer.reward.prompt_tokens,
         response_tokens=trainer.reward.response_tokens,
     )
-    return featuriser.examples(judgements)
+    examples: list[RewardExample] = []
+    for start in range(0, len(judgements), _CHUNK):
+        examples += featuriser.examples(judgements[start : start + _CHUNK])
+        print(f"\r  {min(start + _CHUNK, len(judgements))} of {len(judgements)}", end="", flush=True)
+    print()
+    return examples
 
 
 def main() -> None:
@@ -84,11 +72,6 @@ def show(report: Report, *, folds: int) -> None:
     print(f"  calibration error           {report.calibration_error:6.1%}")
     for name, accuracy in sorted(report.by_source.items()):
         print(f"  {name:<26}  {accuracy:6.1%}")
-
-
-def _fold(conversation: str, folds: int) -> int:
-    digest = hashlib.blake2b(conversation.encode(), digest_size=8, person=b"fold").digest()
-    return int.from_bytes(digest, "big") % folds
 
 
 if __name__ == "__main__":

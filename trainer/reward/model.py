@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 
 from settings.reward import RewardSettings
+from trainer.reward.crossvalidation import TooFewConversations, cross_validate
 from trainer.reward.examples import RewardExample
 from trainer.reward.heads import Heads, fit
-from trainer.reward.heldout import examine, losses
+from trainer.reward.heldout import Report, examine, losses
 from trainer.reward.replay import Replay, is_heldout
+
+_FOLDS = 4
+"""Of the cross-validation that decides on readiness while little is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class RewardModel:
 
     def _promote(self, candidate: Heads) -> bool:
         heldout = self._heldout.examples
-        if self._heads is not None and heldout:
+        if self._heads is not None and self._heldout_decides:
             worse_J = losses(candidate, heldout) - losses(self._heads, heldout)
             error = worse_J.std().item() / len(worse_J) ** 0.5 if len(worse_J) > 1 else 0.0
             if worse_J.mean().item() > self._settings.promotion_slack * error:
@@ -169,15 +173,13 @@ class RewardModel:
         judgements, heldout = len(self._train), self._heldout.examples if self._heads else []
         scores = [self._heads.scores(example.features_AF) for example in heldout] if self._heads else []
         report = examine(heldout, scores)
-        enough = judgements >= self._settings.ready_judgements
-        margin = 0.0 if self._ready else report.accuracy_error
         return RewardFigures(
             new_judgements=new,
             judgements=judgements,
             replay_share=1 - new / judgements if judgements else 0.0,
             heldout_judgements=len(self._heldout),
             promoted=promoted,
-            ready=enough and report.accuracy - margin > 0.5,
+            ready=self._is_ready(report),
             heldout_loss=losses(self._heads, heldout).mean().item() if self._heads and heldout else math.nan,
             accuracy=report.accuracy,
             longer_wins=report.longer_wins,
@@ -185,3 +187,20 @@ class RewardModel:
             accuracy_by_source=report.by_source,
             seconds=seconds,
         )
+
+    @property
+    def _heldout_decides(self) -> bool:
+        return len(self._heldout) >= self._settings.heldout_least
+
+    def _is_ready(self, heldout: Report) -> bool:
+        if len(self._train) < self._settings.ready_judgements or self._heads is None:
+            return False
+        report = heldout
+        if not self._heldout_decides:
+            everything = [*self._train.examples, *self._heldout.examples]
+            try:
+                report = cross_validate(everything, self._settings, folds=_FOLDS, seed=self._seed)
+            except TooFewConversations:
+                return False
+        margin = 0.0 if self._ready else report.accuracy_error
+        return report.accuracy - margin > 0.5

@@ -1,0 +1,88 @@
+"""Feedback → reward model: one update on what people said since the last."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from feedback.store import PreferenceStore
+from settings.trainer import TrainerSettings
+from trainer import metrics, prompts, publish
+from trainer.checkpoint import Progress
+from trainer.learner import Learner
+
+log = logging.getLogger("trainer")
+
+
+class RewardStep:
+    """Brings the reward model up to date with the preference store.
+
+    Args:
+        base_adapter: the adapter of the policy before any learning, which the reward is scaled by.
+        scratch: for the policy that steps aside meanwhile.
+    """
+
+    def __init__(
+        self, settings: TrainerSettings, learner: Learner, store: PreferenceStore, base_adapter: Path, scratch: Path
+    ) -> None:
+        self._settings = settings
+        self._learner = learner
+        self._store = store
+        self._base_adapter = base_adapter
+        self._scratch = scratch
+
+    def learn(self, progress: Progress) -> Progress:
+        """Learn from the judgements after `progress.judgement_position`; the progress that this makes."""
+        withdrawn = self._forget_withdrawn(progress)
+        judgements = self._store.judgements(progress.judgement_position)
+        figures = self._learner.reward.update(self._learner.featuriser.examples(judgements))
+        calibrated_on = self._calibrate(progress.calibrated_on)
+        metrics.show_reward_model(figures)
+        log.info(
+            "reward model: %d new judgements, %d in all, held-out accuracy %.2f (longer wins %.2f) on %d: %s",
+            len(judgements),
+            figures.judgements,
+            figures.accuracy,
+            figures.longer_wins,
+            figures.heldout_judgements,
+            "ready" if figures.ready else "not ready to steer yet",
+        )
+        return replace(
+            progress,
+            judgement_position=max((j.sequence for j in judgements), default=progress.judgement_position),
+            withdrawn=withdrawn,
+            calibrated_on=calibrated_on,
+            budget=progress.budget + len(judgements) * self._settings.iterations_per_judgement,
+        )
+
+    def _forget_withdrawn(self, progress: Progress) -> int:
+        """Take what raters withdrew out of what is replayed. Returns how much was withdrawn so far."""
+        funnel = self._store.funnel()
+        withdrawn = funnel["retracted"] + funnel["erased"]
+        if withdrawn != progress.withdrawn:
+            self._learner.reward.retain({judgement.feedback_id for judgement in self._store.judgements()})
+        return withdrawn
+
+    def _calibrate(self, known: int) -> int:
+        """Scale the reward by samples of the reference: when the first prompts are there, and as they double.
+
+        Args:
+            known: the number of users' prompts the present scale rests on; -1 before there is any.
+
+        Returns that number from now on.
+        """
+        settings, learner = self._settings, self._learner
+        wanted = settings.calibration_samples
+        pool = prompts.recent(self._store, settings)
+        served = min(len(pool.training), wanted)
+        if known >= 0 and served < max(1, 2 * known):
+            return known
+        chosen = prompts.with_probes(pool.training, wanted, learner.backbone.tokenizer)
+        with publish.policy_of(learner.backbone, self._base_adapter, self._scratch):
+            samples = learner.backbone.generate(
+                chosen,
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                seed=settings.seed,
+            )
+        learner.reward.calibrate(learner.featuriser.features(samples))
+        return served
