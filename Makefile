@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help setup run demo test check lint proto lock bench clean
+.PHONY: help setup run demo test check lint proto generate lock bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ lint: ## Style, types, import rules
 proto: ## Regenerate the stubs beside proto/foldback/v1/*.proto
 	@scripts/generate_stubs.sh
 	@cd proto && ../.venv/bin/buf lint
+
+generate: proto ## Regenerate all that follows the code: stubs, metrics page, chart schema
+	@$(python) scripts/document_metrics.py
+	@$(python) scripts/generate_values_schema.py
 
 lock: ## Write requirements/*.lock from this environment
 	@$(python) scripts/lock.py
