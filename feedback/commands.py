@@ -63,9 +63,7 @@ def erase(
     before = holdings(store, tenant, rater)
     result = forget(broker_settings(), tenant, rater, timeout_s)
     if not result.confirmed:
-        out.print(
-            f"on the erasures topic; not confirmed within {timeout_s:g} s: is the trainer running?"
-        )
+        out.print(f"on the erasures topic; not confirmed within {timeout_s:g} s: is the trainer running?")
         out.print("Run the same again to see it confirmed.")
         raise typer.Exit(1)
     after = holdings(store, tenant, rater)

@@ -54,6 +54,7 @@ class EmbeddedBroker:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the parent, which stops the broker last
         )
+        self._leash = _leash(self._process.pid)
         deadline = time.monotonic() + self._start_timeout_s
         while not _accepts(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -67,6 +68,9 @@ class EmbeddedBroker:
     def stop(self) -> None:
         if self._process is None:
             return
+        # First: the number of a process that has been waited for may soon belong to another.
+        self._leash.kill()
+        self._leash.communicate()
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(timeout=3)
@@ -93,6 +97,14 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _leash(pid: int) -> subprocess.Popen[bytes]:
+    """Ends process `pid` when this one dies, `kill -9` included: the pipe closes. Not PR_SET_PDEATHSIG, which ends
+    the child already when the thread that started it does, and only on Linux."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _; kill -KILL "$0"', str(pid)], stdin=subprocess.PIPE, start_new_session=True
+    )
 
 
 def _free_port() -> int:

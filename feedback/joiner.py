@@ -96,6 +96,8 @@ class _Session:
             self.__exit__()
             raise
         self._state.connected = True
+        if self._store.meet_cluster(self._cluster_id):
+            log.info("the brokers are a new cluster; telling again what became of recent feedback")
         return self
 
     def __exit__(self, *_: object) -> None:

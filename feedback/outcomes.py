@@ -3,15 +3,20 @@
 import asyncio
 import logging
 import threading
+import time
 from collections import OrderedDict
 
 from google.protobuf.message import DecodeError
+from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from feedback.connection import admin_client, read_cluster_id
 from feedback.consumer import open_consumer
-from feedback.topics import OUTCOMES, ensure_topics
+from feedback.topics import OUTCOMES, create_missing
 from foldback.v1 import events_pb2
 from settings.feedback import FeedbackSettings
+
+_CHECK_INTERVAL_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +56,7 @@ class Outcomes:
                 self._outcomes.popitem(last=False)
 
     def _run(self) -> None:
-        positions: dict[tuple[str, int], int] = {}
+        positions: dict[str, dict[tuple[str, int], int]] = {}
         while not self._stop.is_set():
             try:
                 self._follow(positions)
@@ -59,11 +64,25 @@ class Outcomes:
                 log.debug("outcomes: %s; trying again", error)
                 self._stop.wait(self._settings.reconnect_interval_s)
 
-    def _follow(self, positions: dict[tuple[str, int], int]) -> None:
-        ensure_topics(self._settings)
+    def _follow(self, by_cluster: dict[str, dict[tuple[str, int], int]]) -> None:
+        """Until it stops, or the brokers are replaced by others: positions belong to a cluster. Raises KafkaError."""
+        admin = admin_client(self._settings)
+        try:
+            create_missing(admin, self._settings)
+            cluster_id = read_cluster_id(admin)
+            self._follow_cluster(admin, cluster_id, by_cluster.setdefault(cluster_id, {}))
+        finally:
+            admin.close()
+
+    def _follow_cluster(self, admin: KafkaAdminClient, cluster_id: str, positions: dict[tuple[str, int], int]) -> None:
         consumer = open_consumer(self._settings, [OUTCOMES], positions)
+        checked = time.monotonic()
         try:
             while not self._stop.is_set():
+                if time.monotonic() - checked > _CHECK_INTERVAL_S:
+                    if read_cluster_id(admin) != cluster_id:
+                        return
+                    checked = time.monotonic()
                 for part, batch in consumer.poll(timeout_ms=self._settings.poll_interval_ms).items():
                     for record in batch:
                         self._add_record(record.value or b"")

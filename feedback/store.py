@@ -18,9 +18,13 @@ from feedback import erasure, join, reading
 from feedback.database import open_reader, open_writer
 from feedback.deadletters import dead_letter, outcome
 from feedback.judgement import Judgement, Prompt
+from feedback.news import outcome_state, retell_outcomes
 from feedback.record import Record, Unusable
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
-from foldback.v1 import events_pb2, feedback_pb2
+from foldback.v1 import events_pb2
+
+_RETOLD = 20_000
+"""Feedback whose outcome is told again to brokers that have forgotten it, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class PreferenceStore:
                 ).fetchone()
                 if row is not None:
                     tenant, state, retracted = row
-                    news = _outcome_state(state, bool(retracted))
+                    news = outcome_state(state, bool(retracted), learned=True)
                     outcome(db, feedback_id, tenant, news, policy_version=policy_version)
 
     def funnel(self) -> dict[str, int]:
@@ -132,6 +136,17 @@ class PreferenceStore:
         )
         return {(topic, partition): offset for topic, partition, offset in rows}
 
+    def meet_cluster(self, cluster_id: str) -> bool:
+        """Whether these brokers are new to a store that knows others: then recent outcomes are told again."""
+        with self._transaction() as db:
+            known = db.execute("SELECT 1 FROM offsets WHERE cluster_id = ? LIMIT 1", (cluster_id,)).fetchone()
+            others = db.execute("SELECT 1 FROM offsets LIMIT 1").fetchone()
+            if known is not None or others is None:
+                return False
+            db.execute("INSERT INTO offsets VALUES (?, ?, 0, 0)", (cluster_id, ERASURES))  # met now
+            retell_outcomes(db, _RETOLD)
+            return True
+
     def outbox(self, limit: int) -> list[OutboxEntry]:
         """The oldest events that wait to be emitted."""
         rows = self._reader().execute(
@@ -189,14 +204,6 @@ class PreferenceStore:
             connection = self._local.connection = open_reader(self._path)
             self._readers.append(connection)
         return connection
-
-
-def _outcome_state(state: str, retracted: bool) -> "feedback_pb2.FeedbackState.ValueType":
-    if retracted:
-        return feedback_pb2.FEEDBACK_STATE_RETRACTED
-    if state == "superseded":
-        return feedback_pb2.FEEDBACK_STATE_SUPERSEDED
-    return feedback_pb2.FEEDBACK_STATE_LEARNED
 
 
 def _bury(db: sqlite3.Connection, record: Record, unusable: Unusable) -> None:

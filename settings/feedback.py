@@ -50,6 +50,10 @@ class FeedbackSettings(Section):
     """Grace past the lifetime, for clocks that differ."""
     max_text_chars: int = Field(default=32_768, ge=1)
     """Longest demonstration or comment."""
+    rater_per_minute: float = Field(default=600.0, ge=0)
+    """Feedback a replica takes from one rater, on average; more is answered RESOURCE_EXHAUSTED. 0: no limit."""
+    rater_burst: int = Field(default=600, ge=1)
+    """As many at once, after a pause."""
 
     poll_interval_ms: int = Field(default=50, ge=1, le=100)
     """Longest wait for new events before the joiner looks again."""

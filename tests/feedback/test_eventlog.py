@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from feedback.connection import client_options
 from feedback.consumer import open_consumer
-from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
+from feedback.embedded_broker import BrokerFailed, EmbeddedBroker, _accepts
 from feedback.eventlog import Durability, EventLog, EventTooLarge, LogUnavailable, SpoolFull
 from feedback.join import RESPONSE_TYPE
 from feedback.store import PreferenceStore
@@ -200,6 +202,18 @@ async def test_envelope_is_cloudevents_binary_mode(broker: str, tmp_path: Path) 
         "content-type": "application/protobuf",
         "traceparent": "00-1",
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_broker_outlives_its_parent(number: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-m", "feedback", "broker"], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    port = int(parent.stdout.readline().rpartition(":")[2])
+    assert _accepts(port)
+    parent.send_signal(number)
+    parent.wait(10)
+    until(lambda: not _accepts(port), 5.0)
+    parent.stdout.close()
 
 
 def test_a_taken_port_is_named(broker: str) -> None:

@@ -25,6 +25,8 @@ from feedback.raters import report_raters
 from feedback.record import Record
 from feedback.replay import NotReplayable, event_of, replay
 from feedback.store import PreferenceStore
+from feedback.topics import OUTCOMES
+from foldback.v1 import events_pb2
 from settings.feedback import FeedbackSettings
 from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
 from tests.feedback.events import TENANT, as_record, make_feedback, make_response, make_retraction
@@ -177,7 +179,6 @@ def test_a_retracted_dead_feedback_stays_retracted_when_replayed(tmp_path: Path)
 
 def test_letters_without_their_event_say_so() -> None:
     from feedback.dlq import StoredLetter
-    from foldback.v1 import events_pb2
 
     empty = events_pb2.DeadLetter(topic="foldback.feedback.v1", reason=events_pb2.DEAD_LETTER_REASON_NO_CONSENT)
     with pytest.raises(NotReplayable, match="NO_CONSENT"):
@@ -210,3 +211,31 @@ def test_the_commands_speak_to_a_broker(settings: FeedbackSettings, tmp_path: Pa
     assert unconfirmed.returncode == 1
     assert "not confirmed" in unconfirmed.stdout
     assert "no preference store" in foldback("raters").stderr
+
+
+def test_new_brokers_are_told_again_what_became_of_feedback(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "store")
+    response, closed = make_response("r"), make_response("no", consent=False)
+    given = [
+        make_feedback("f0", [response]),
+        make_feedback("f1", [response], time=3.0),
+        make_feedback("f2", [closed]),
+        make_feedback("f3", [response], rater_id="other"),
+    ]
+    store.ingest([as_record(event) for event in (response, closed, *given)], "c1", {("t", 0): 6})
+    assert not store.meet_cluster("c1")
+    store.mark_learned(["f3"], "p000002-0")
+    told = latest_outcomes(store)
+    store.clear_outbox(store.outbox(1000)[-1].id)
+    assert store.meet_cluster("c2")
+    again = latest_outcomes(store)
+    assert {name: state for name, (state, _) in again.items()} == {name: state for name, (state, _) in told.items()}
+    assert not store.meet_cluster("c2")
+    assert again["f3"][1] == "p000002-0"
+    store.close()
+
+
+def latest_outcomes(store: PreferenceStore) -> dict[str, tuple[int, str]]:
+    entries = [e for e in store.outbox(1000) if e.topic == OUTCOMES]
+    news = [events_pb2.FeedbackOutcome.FromString(entry.value) for entry in entries]
+    return {each.feedback_id: (each.state, each.policy_version) for each in news}
