@@ -1,0 +1,189 @@
+"""Kills server, trainer and broker at random, under load, and then asks whether it adds up.
+
+A client chats and rates all the while and notes every feedback it was told is safe. In the end everything is started
+once more, `foldback audit` is run, and the client's own list is held against what the preference store knows. The
+broker is the embedded one, which forgets everything when it dies: the hardest case.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import grpc
+from harness.processes import ROOT
+from harness.report import Report, arguments
+
+from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+
+sys.path.insert(0, str(ROOT))
+from console.stack import PortPicker
+from tests.tiny_model import make_tiny_model
+
+SERVICES = {
+    "broker": ("-m", "feedback", "broker"),
+    "server": ("-m", "server"),
+    "trainer": ("-m", "trainer"),
+}
+SETTLE_S = 60.0
+
+
+class Stack:
+    """The three processes, each started again after it was killed."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        with PortPicker() as picker:
+            self.chat, self.broker, *ports = (picker.pick() for _ in range(5))
+        self._folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FOLDBACK_")},
+            "PYTHONPATH": str(ROOT),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "FOLDBACK_DATA_DIR": str(folder),
+            "FOLDBACK_MODEL__NAME": str(model),
+            "FOLDBACK_SERVER__ENGINE": "transformers",
+            "FOLDBACK_SERVER__MAX_MODEL_LEN": "512",
+            "FOLDBACK_SERVER__PORT": str(self.chat),
+            "FOLDBACK_SERVER__ADMIN_PORT": str(ports[0]),
+            "FOLDBACK_SERVER__METRICS_PORT": str(ports[1]),
+            "FOLDBACK_TRAINER__METRICS_PORT": str(ports[2]),
+            "FOLDBACK_TRAINER__JUDGEMENTS_TO_START": "1000000",  # the accounts are under test, not the learning
+            "FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS": f"127.0.0.1:{self.broker}",
+        }
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self.kills: Counter[str] = Counter()
+
+    async def start(self, name: str) -> None:
+        command = [*SERVICES[name], *(["--port", str(self.broker)] if name == "broker" else [])]
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._running[name] = await asyncio.create_subprocess_exec(
+                sys.executable, *command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    async def kill(self, name: str) -> None:
+        process = self._running[name]
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        self.kills[name] += 1
+
+    async def revive(self) -> None:
+        """Whatever ended (a broker whose port was not free yet, say) is started again."""
+        for name, process in self._running.items():
+            if process.returncode is not None:
+                await self.start(name)
+
+    async def stop(self) -> None:
+        for process in self._running.values():
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def use(stack: Stack, accepted: set[str], refused: Counter[str], stop: asyncio.Event) -> None:
+    """One user: asks, rates, tries again what got no answer, under the same request_id."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.chat}") as channel:
+        chat, feedback = chat_pb2_grpc.ChatServiceStub(channel), feedback_pb2_grpc.FeedbackServiceStub(channel)
+        question = chat_pb2.CreateChatRequest(
+            messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content="tell me about the good they")],
+            sampling=chat_pb2.Sampling(max_tokens=8),
+            training_consent=True,
+        )
+        while not stop.is_set():
+            try:
+                answer = await chat.CreateChat(question, timeout=10)
+            except grpc.aio.AioRpcError as error:
+                refused[f"chat {error.code().name}"] += 1
+                await asyncio.sleep(0.2)
+                continue
+            thumb = feedback_pb2.Feedback(
+                feedback_tokens=[answer.feedback_token],
+                rater_id=str(uuid.uuid4()),
+                source=feedback_pb2.FEEDBACK_SOURCE_END_USER,
+                thumbs=feedback_pb2.THUMBS_UP,
+            )
+            request = feedback_pb2.SubmitFeedbackRequest(request_id=str(uuid.uuid4()), feedback=thumb)
+            while not stop.is_set():
+                try:
+                    accepted.add((await feedback.SubmitFeedback(request, timeout=10)).feedback_id)
+                    break
+                except grpc.aio.AioRpcError as error:
+                    refused[f"feedback {error.code().name}"] += 1
+                    await asyncio.sleep(0.2)
+
+
+def known(folder: Path) -> dict[str, str]:
+    path = folder / "trainer/preferences.sqlite"
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return dict(db.execute("SELECT feedback_id, state FROM feedback").fetchall())
+
+
+async def run(options: argparse.Namespace, folder: Path) -> Report:
+    dice = random.Random(options.seed)
+    stack = Stack(folder, make_tiny_model(folder / "model"))
+    accepted: set[str] = set()
+    refused: Counter[str] = Counter()
+    stop = asyncio.Event()
+    try:
+        for name in SERVICES:
+            await stack.start(name)
+        users = [asyncio.create_task(use(stack, accepted, refused, stop)) for _ in range(4)]
+        while not accepted:  # noqa: ASYNC110 (a set has no event)
+            await asyncio.sleep(0.1)
+        end = time.monotonic() + (60 if options.quick else 300)
+        while time.monotonic() < end:
+            await asyncio.sleep(dice.uniform(2, 8))
+            name = dice.choice(list(SERVICES))
+            await stack.kill(name)
+            await asyncio.sleep(dice.uniform(0, 2))
+            await stack.start(name)
+            await stack.revive()
+        stop.set()
+        await asyncio.gather(*users)
+        settled = time.monotonic() + SETTLE_S
+        while not accepted <= known(folder).keys() and time.monotonic() < settled:
+            await stack.revive()
+            await asyncio.sleep(0.5)
+        audit = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "feedback", "audit", "--json"),
+            env=stack.environment,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said = json.loads((await audit.communicate())[0])
+    finally:
+        await stack.stop()
+    states = known(folder)
+    result = Report(f"Kills under load (seed {options.seed})")
+    counts = {"accepted, by the client": len(accepted), "acknowledged, by receipts": said["acknowledged"]}
+    counts |= {f"killed: {name}": count for name, count in stack.kills.items()}
+    counts |= {f"fate: {name}": count for name, count in said["fates"].items()}
+    counts |= {f"refused: {name}": count for name, count in refused.items()}
+    result.rows += [{"what": name, "count": count} for name, count in counts.items()]
+    result.target("accepted and lost", len(accepted - states.keys()), at_most=0)
+    result.target("audit: lost", len(said["lost"]), at_most=0)
+    dead = sum(states.get(name) == "dead" for name in accepted)
+    result.target("accepted and dead-lettered", dead, at_most=0)
+    return result
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(options, Path(folder))).finish(options)
+
+
+if __name__ == "__main__":
+    main()
