@@ -21,7 +21,9 @@ from server.admission import Admission
 from server.identity import tenant_of
 from server.interceptor import Context
 from server.metrics import FEEDBACK_DELAY, FEEDBACK_RECEIVED
+from server.rates import RaterRates
 from server.status import Refused, exhausted, invalid, not_found, precondition, unavailable
+from settings.feedback import FeedbackSettings
 
 MAX_BATCH = 100
 DURABILITY = {Durability.BROKER: feedback_pb2.DURABILITY_BROKER, Durability.SPOOL: feedback_pb2.DURABILITY_SPOOL}
@@ -29,13 +31,14 @@ DURABILITY = {Durability.BROKER: feedback_pb2.DURABILITY_BROKER, Durability.SPOO
 
 class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     def __init__(
-        self, log: EventLog, outcomes: Outcomes, signer: TokenSigner, admission: Admission, max_text_chars: int
+        self, log: EventLog, outcomes: Outcomes, signer: TokenSigner, admission: Admission, settings: FeedbackSettings
     ) -> None:
         self._log = log
         self._outcomes = outcomes
         self._signer = signer
         self._admission = admission
-        self._max_text_chars = max_text_chars
+        self._max_text_chars = settings.max_text_chars
+        self._rates = RaterRates(settings.rater_per_minute, settings.rater_burst)
         self._recent = RecentSubmissions()
 
     async def SubmitFeedback(  # noqa: N802
@@ -118,6 +121,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             known = self._recent.find(record)
             if known is not None:
                 return known, True
+            self._rates.take(record.tenant, record.feedback.rater_id)
             await self._log.settled(claim.response_id for claim in record.claims)
             durability = await self._log.emit(
                 FEEDBACK,
