@@ -17,6 +17,7 @@ demo: setup ## Watch a simulated user's taste being learned (15 minutes; writes 
 	@.venv/bin/foldback demo
 
 test: setup lint ## Everything: real broker, real vLLM, the whole loop
+	@scripts/test_tools.sh
 	@$(python) -m pytest
 
 check: lint ## The fast subset (under 2 minutes)
