@@ -45,7 +45,9 @@ def audit(
         until=parse_time(until, now) if until else float("inf"),
     )
     if as_json:
-        print(json.dumps(dataclasses.asdict(result) | {"adds_up": result.adds_up}))
+        # Not asdict, which takes a Counter apart wrongly.
+        plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        print(json.dumps(plain | {"adds_up": result.adds_up}))
     else:
         _print_audit(result)
     if not result.adds_up:

@@ -206,6 +206,7 @@ def test_the_commands_speak_to_a_broker(settings: FeedbackSettings, tmp_path: Pa
     assert "created" in foldback("topics", "apply").stdout
     audited = foldback("audit", "--since", "1h", "--json")
     assert json.loads(audited.stdout)["adds_up"] is True, audited.stderr
+    assert "sent again" in foldback("audit").stdout
     assert foldback("dlq", "replay", "--reason", "RESPONSE_MISSING").stdout.startswith("0 sent again")
     unconfirmed = foldback("erase", "somebody", "--timeout", "0")
     assert unconfirmed.returncode == 1
