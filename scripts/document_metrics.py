@@ -17,8 +17,9 @@ import trainer.metrics
 from feedback.eventlog import EventLog, EventLogState
 from feedback.joiner import Joiner, JoinerState
 from feedback.spool import SpoolState
+from feedback.store import PreferenceStore
 from server.log_metrics import EventLogCollector
-from trainer.metrics import JoinerCollector
+from trainer.metrics import FunnelCollector, JoinerCollector
 
 PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 
@@ -65,7 +66,8 @@ def server_rows() -> list[Row]:
 
 def trainer_rows() -> list[Row]:
     joiner = JoinerCollector(cast(Joiner, SimpleNamespace(state=JoinerState())))
-    return sorted([*of_module(trainer.metrics), *of_collector(joiner)])
+    funnel = FunnelCollector(cast(PreferenceStore, SimpleNamespace(funnel=dict)))
+    return sorted([*of_module(trainer.metrics), *of_collector(joiner), *of_collector(funnel)])
 
 
 def page() -> str:

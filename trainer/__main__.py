@@ -49,7 +49,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
     from trainer.announce import Announcer
     from trainer.learner import Learner
     from trainer.loop import Trainer
-    from trainer.metrics import JoinerCollector
+    from trainer.metrics import FunnelCollector, JoinerCollector
     from trainer.rollouts import ServedRollouts
 
     ours = settings.trainer
@@ -61,6 +61,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
     store = PreferenceStore(directory / "preferences.sqlite")
     joiner = Joiner(settings.feedback, store)
     REGISTRY.register(JoinerCollector(joiner))
+    REGISTRY.register(FunnelCollector(store))
     server, _ = start_http_server(ours.metrics_port, ours.metrics_host)
     print(f"metrics {ours.metrics_host}:{server.server_port}", flush=True)
 

@@ -73,7 +73,6 @@ class Trainer:
         """Turn after turn until `stop`; says what it waits for when there is nothing to do."""
         said, said_at = "", -math.inf
         while not stop.is_set():
-            metrics.show_funnel(self._store.funnel())
             try:
                 waiting = self.turn()
             except Stopped:

@@ -1,7 +1,7 @@
 """The trainer's Prometheus metrics: base units, bounded labels."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from feedback.joiner import Joiner
+from feedback.store import PreferenceStore
 from trainer.gate import Report
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
@@ -56,8 +57,6 @@ versions_published = Counter("foldback_policy_versions_published_total", "Versio
 checkpoint_timestamp = Gauge("foldback_checkpoint_timestamp_seconds", "Unix time of the newest checkpoint.")
 training_paused = Gauge("foldback_training_paused", "1 while an operator has paused training.")
 
-feedback_funnel = Gauge("foldback_feedback_funnel", "Events of the preference store by stage.", ["stage"])
-
 
 @contextmanager
 def timed(phase: str) -> Iterator[None]:
@@ -65,12 +64,6 @@ def timed(phase: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     step_duration.labels(phase).observe(time.monotonic() - start)
-
-
-def show_funnel(counts: Mapping[str, int]) -> None:
-    """The preference store's counts, as they are at this moment."""
-    for stage, count in counts.items():
-        feedback_funnel.labels(stage).set(count)
 
 
 def show_reward_model(figures: RewardFigures) -> None:
@@ -126,3 +119,18 @@ class JoinerCollector(Collector):
         yield GaugeMetricFamily(
             "foldback_broker_connected", "1 while brokers answer the joiner.", value=float(state.connected)
         )
+
+
+class FunnelCollector(Collector):
+    """The preference store's counts at the moment of asking: a turn of the loop may last minutes."""
+
+    def __init__(self, store: PreferenceStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        funnel = GaugeMetricFamily(
+            "foldback_feedback_funnel", "Events of the preference store by stage.", labels=["stage"]
+        )
+        for stage, count in self._store.funnel().items():
+            funnel.add_metric([stage], count)
+        yield funnel
