@@ -56,7 +56,10 @@ async def measure(
     max_tokens: int,
     prompts: Sequence[str] = HELD_OUT,
 ) -> Measurement:
-    """`samples` answers a prompt as the server draws them by default, without consent to train on them; failures counted in `failed`.
+    """`samples` answers a prompt, drawn as the server draws by default, without consent to train on them.
+
+    Args:
+        failed: failed calls are counted here, by status code.
 
     Raises:
         grpc.aio.AioRpcError: no call succeeded.

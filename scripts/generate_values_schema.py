@@ -50,6 +50,8 @@ def _inlined(schema: dict[str, Any], sections: dict[str, Any], path: str) -> dic
             for name, field in schema["properties"].items()
             if f"{path}{name}" not in OWNED_BY_CHART and not _is_secret(field)
         }
+    if "items" in schema:
+        kept["items"] = _inlined(schema["items"], sections, f"{path}[].")
     return kept
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 
 from feedback.eventlog import EventLog
@@ -26,6 +24,7 @@ from foldback.v1 import (
     rollout_pb2_grpc,
 )
 from registry import IllegalTransition, PolicyState, Registry, Transition
+from server.access import Access
 from server.admission import Admission
 from server.canary import base_canary
 from server.chat import ChatService
@@ -38,6 +37,7 @@ from server.identity import DEFAULT_TENANT
 from server.interceptor import CallInterceptor
 from server.log_metrics import EventLogCollector, observe_ack
 from server.policy_service import PolicyService
+from server.ports import credentials, listen, options, warn_if_open
 from server.prompt import PromptBuilder
 from server.rollout_service import RolloutService
 from server.swap import ACTOR, SwapController
@@ -49,15 +49,6 @@ CHAT = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
 FEEDBACK = feedback_pb2.DESCRIPTOR.services_by_name["FeedbackService"].full_name
 POLICY = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
 ROLLOUT = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
-HEALTH = "grpc.health.v1.Health"
-OPTIONS = [
-    # Without this a second server on the same port takes half of the first one's calls, silently.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 16 * 2**20),
-    ("grpc.max_send_message_length", 64 * 2**20),
-    # Clients may ping every minute to keep long streams open through middleboxes.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
-]
 NOTICE_S = 0.3
 """After the last answer: a client that asks again at once is told UNAVAILABLE and when to retry, not cut off."""
 GRACE_S = 1.0
@@ -117,11 +108,15 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
         responses = ResponseLog(event_log)
         stack.callback(responses.flush)
         admission = Admission(settings.server.max_in_flight)
-        interceptor = CallInterceptor(
-            settings.server.default_deadline_s, lambda: broken("the engine died; its log says why")
-        )
-
-        public, admin = (grpc.aio.server(interceptors=[interceptor], options=OPTIONS) for _ in range(2))
+        server, access = settings.server, settings.server.access
+        warn_if_open(server)
+        interceptors = [
+            CallInterceptor(
+                server.default_deadline_s, lambda: broken("the engine died; its log says why"), Access(keys)
+            )
+            for keys in (access.api_keys, access.admin_keys)
+        ]
+        public, admin = (grpc.aio.server(interceptors=[each], options=options(server)) for each in interceptors)
         chat_pb2_grpc.add_ChatServiceServicer_to_server(
             ChatService(engine, prompts, signer, responses, admission), public
         )
@@ -134,14 +129,18 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
         rollout_pb2_grpc.add_RolloutServiceServicer_to_server(
             RolloutService(engine, prompts, admission, settings.server.max_rollouts_in_flight), admin
         )
-        chat_address = await _listen(public, health, [CHAT, FEEDBACK], settings.server.host, settings.server.port)
-        admin_address = await _listen(
-            admin, health, [POLICY, ROLLOUT], settings.server.host, settings.server.admin_port
+        chat_address = await listen(
+            public, health, [CHAT, FEEDBACK], f"{server.host}:{server.port}", credentials(access, access.client_ca)
+        )
+        admin_address = await listen(
+            admin,
+            health,
+            [POLICY, ROLLOUT],
+            f"{server.host}:{server.admin_port}",
+            credentials(access, access.admin_client_ca),
         )
         metrics_address = _metrics(settings, event_log, stack)
-        stack.push_async_callback(
-            _drain, (public, admin), health, admission, interceptor, settings.server.drain_timeout_s
-        )
+        stack.push_async_callback(_drain, (public, admin), health, admission, interceptors, server.drain_timeout_s)
         await health.serving()
         yield Running(chat_address, admin_address, metrics_address, engine, registry, swap, event_log)
 
@@ -203,17 +202,6 @@ def _signer(settings: Settings) -> TokenSigner:
     return TokenSigner(keys.keys, keys.current, settings.feedback.token_lifetime_s, settings.feedback.token_tolerance_s)
 
 
-async def _listen(server: grpc.aio.Server, health: Health, services: list[str], host: str, port: int) -> str:
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    reflection.enable_server_reflection([*services, HEALTH, reflection.SERVICE_NAME], server)
-    try:
-        bound = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise OSError(f"{host}:{port} cannot be bound; stop what holds it or choose another port: {error}") from error
-    await server.start()
-    return f"{host}:{bound}"
-
-
 def _metrics(settings: Settings, event_log: EventLog, stack: AsyncExitStack) -> str:
     metrics = CollectorRegistry()
     metrics.register(REGISTRY)
@@ -233,14 +221,14 @@ async def _drain(
     servers: Sequence[grpc.aio.Server],
     health: Health,
     admission: Admission,
-    interceptor: CallInterceptor,
+    interceptors: Sequence[CallInterceptor],
     timeout_s: float,
 ) -> None:
     """Say so, take nothing new, finish what is in flight."""
     await health.draining()
     admission.draining.set()
     with suppress(TimeoutError):
-        await asyncio.wait_for(interceptor.idle(), timeout_s)
+        await asyncio.wait_for(asyncio.gather(*(each.idle() for each in interceptors)), timeout_s)
     await asyncio.sleep(NOTICE_S)
     await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
 

@@ -15,7 +15,7 @@ from foldback.v1 import chat_pb2, chat_pb2_grpc, events_pb2
 from server.admission import Admission
 from server.engines.base import Delta, Engine, GenerationRequest
 from server.events import CandidateLog, ResponseLog, sampling_as_applied
-from server.identity import tenant_of
+from server.identity import current_tenant
 from server.ids import new_id
 from server.interceptor import Context
 from server.metrics import ABORTED, QUEUED, TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
@@ -88,7 +88,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     async def CreateChat(  # noqa: N802
         self, request: chat_pb2.CreateChatRequest, context: Context
     ) -> chat_pb2.CreateChatResponse:
-        async with self._answering(request, tenant_of(context)) as answer:
+        async with self._answering(request, current_tenant()) as answer:
             async with aclosing(self._engine.generate(answer.generation)) as deltas:
                 async for delta in deltas:
                     answer.take(delta)
@@ -98,7 +98,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.StreamChatRequest, context: Context
     ) -> None:
         # Writes rather than yields: a generator less between the engine and the wire, for every token.
-        async with self._answering(request.chat, tenant_of(context)) as answer:
+        async with self._answering(request.chat, current_tenant()) as answer:
             await context.write(chat_pb2.StreamChatResponse(started=_started(answer)))
             async with aclosing(self._engine.generate(answer.generation)) as deltas:
                 async for delta in deltas:

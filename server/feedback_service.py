@@ -18,7 +18,7 @@ from feedback.tokens import Expired, TokenError, TokenSigner
 from feedback.topics import FEEDBACK
 from foldback.v1 import events_pb2, feedback_pb2, feedback_pb2_grpc
 from server.admission import Admission
-from server.identity import tenant_of
+from server.identity import current_tenant
 from server.interceptor import Context
 from server.metrics import FEEDBACK_DELAY, FEEDBACK_RECEIVED
 from server.rates import RaterRates
@@ -44,14 +44,14 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     async def SubmitFeedback(  # noqa: N802
         self, request: feedback_pb2.SubmitFeedbackRequest, context: Context
     ) -> feedback_pb2.SubmitFeedbackResponse:
-        return await self._submit(request, tenant_of(context))
+        return await self._submit(request, current_tenant())
 
     async def BatchSubmitFeedback(  # noqa: N802
         self, request: feedback_pb2.BatchSubmitFeedbackRequest, context: Context
     ) -> feedback_pb2.BatchSubmitFeedbackResponse:
         if not 1 <= len(request.requests) <= MAX_BATCH:
             raise invalid([("requests", f"{len(request.requests)} items; 1 to {MAX_BATCH}")])
-        tenant = tenant_of(context)
+        tenant = current_tenant()
 
         async def one(item: feedback_pb2.SubmitFeedbackRequest) -> feedback_pb2.BatchSubmitFeedbackResponse.Result:
             try:
@@ -65,7 +65,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         self, request: feedback_pb2.RetractFeedbackRequest, context: Context
     ) -> feedback_pb2.RetractFeedbackResponse:
         try:
-            record = record_retraction(request, tenant_of(context), self._signer)
+            record = record_retraction(request, current_tenant(), self._signer)
         except (InvalidFeedback, TokenError) as error:
             raise _refusal(error) from error
         durability, _ = await self._store(record)

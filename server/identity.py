@@ -1,10 +1,12 @@
 """Who is calling."""
 
-from server.interceptor import Context
+from contextvars import ContextVar
 
 DEFAULT_TENANT = "default"
+TENANT = ContextVar("tenant", default=DEFAULT_TENANT)
+"""Set around each call, in its own task."""
 
 
-def tenant_of(context: Context) -> str:
-    """The tenant that the call is made for; without API keys everyone is of the default tenant."""
-    return DEFAULT_TENANT
+def current_tenant() -> str:
+    """The tenant that the present call is made for; without API keys everyone is of the default tenant."""
+    return TENANT.get()

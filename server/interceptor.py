@@ -1,4 +1,4 @@
-"""Around every call: its deadline, its status with details, its metrics."""
+"""Around every call: whose it is, its deadline, its status with details, its metrics."""
 
 import asyncio
 import inspect
@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from server.access import Access
 from server.engines.base import EngineDead
+from server.identity import TENANT
 from server.metrics import GRPC_DURATION, GRPC_REQUESTS
 from server.status import Refused, unavailable
 
@@ -26,9 +28,10 @@ CODES: dict[object, grpc.StatusCode] = {code.value[0]: code for code in grpc.Sta
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Turns what handlers raise into a status; what is not foreseen becomes INTERNAL and is logged."""
 
-    def __init__(self, default_deadline_s: float, engine_died: Callable[[], None]) -> None:
+    def __init__(self, default_deadline_s: float, engine_died: Callable[[], None], access: Access) -> None:
         self._default_deadline_s = default_deadline_s
         self._engine_died = engine_died
+        self._access = access
         self._handlers: dict[str, Handler] = {}
         """As wrapped, by method: only those that exist, so callers cannot make it grow."""
         self._open = 0
@@ -49,35 +52,41 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            self._handlers[method] = self._wrapped(method.removeprefix("/").split(".")[-1], handler)
+            self._handlers[method] = self._wrapped(method, handler)
         return self._handlers[method]
 
-    def _wrapped(self, name: str, handler: "Handler") -> "Handler":
+    def _wrapped(self, method: str, handler: "Handler") -> "Handler":
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(name, handler.unary_stream),
+                self._streaming(method, handler.unary_stream),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(name, handler.unary_unary),
+                self._unary(method, handler.unary_unary),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
-        return handler
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(method, handler.stream_stream),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        raise NotImplementedError(f"{method}: calls of this shape would go unchecked")
 
-    def _unary(self, name: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: object, context: Context) -> object:
-            async with self._around(name, context):
+            async with self._around(method, context):
                 return await behaviour(request, context)
 
         return call
 
-    def _streaming(self, name: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         # A coroutine that writes, not a generator: a cancelled call then always unwinds here, at once.
         async def call(request: object, context: Context) -> None:
-            async with self._around(name, context):
+            async with self._around(method, context):
                 responses = behaviour(request, context)
                 if inspect.isawaitable(responses):
                     await responses
@@ -89,14 +98,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     @asynccontextmanager
-    async def _around(self, name: str, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, context: Context) -> AsyncIterator[None]:
+        name = method.removeprefix("/").split(".")[-1]
         begun, code = time.monotonic(), grpc.StatusCode.OK
         lasting = name.split("/")[-1] in LASTING
         timed = lasting or context.time_remaining() is not None
         self._count(0 if lasting else 1)
         try:
+            caller = self._access.caller(method, context.invocation_metadata() or ())
+            TENANT.set(caller.tenant)
             async with asyncio.timeout(None if timed else self._default_deadline_s):
-                yield
+                with caller.call():
+                    yield
         except asyncio.CancelledError:
             remaining = context.time_remaining()
             expired = remaining is not None and remaining <= 0

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from settings.client import ClientSettings
 from settings.section import Section
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -14,6 +15,10 @@ class ConsoleSettings(Section):
     """ChatService and FeedbackService, `host:port`. Empty: this machine, `server.port`."""
     admin_address: str = ""
     """PolicyService, `host:port`. Empty: this machine, `server.admin_port`."""
+    access: ClientSettings = Field(default_factory=ClientSettings)
+    """Credentials for ChatService and FeedbackService."""
+    admin_access: ClientSettings = Field(default_factory=ClientSettings)
+    """Credentials for PolicyService."""
     trainer_metrics_url: str = ""
     """Where the trainer's Prometheus text is read. Empty: this machine, `trainer.metrics_port`."""
     server_metrics_url: str = ""

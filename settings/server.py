@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from settings.access import AccessSettings
 from settings.engine import EngineSettings
 from settings.section import Section
 
@@ -17,6 +18,14 @@ class ServerSettings(Section):
     """PolicyService and RolloutService. 0 picks a free port."""
     metrics_port: int = Field(default=9464, ge=0, le=65535)
     """Prometheus text. 0 picks a free port."""
+    access: AccessSettings = Field(default_factory=AccessSettings)
+    """API keys, quotas and TLS. Without them both ports are open to whoever reaches them."""
+    keepalive_time_s: float = Field(default=30.0, ge=1)
+    """A connection this long without a sign of life is pinged."""
+    keepalive_timeout_s: float = Field(default=10.0, ge=1)
+    """How long the answer to a ping may take before the client is taken for gone."""
+    max_connection_age_s: float = Field(default=900.0, ge=1)
+    """How old a connection may grow, give or take a tenth; calls on it finish, and new ones go to a new connection."""
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it is installed, else transformers, and the log says so."""
     swap_mode: Literal["weights"] = "weights"
@@ -38,8 +47,8 @@ class ServerSettings(Section):
     """Rollout samples asked of the engine at once: enough to keep its batch full."""
 
     default_temperature: float = Field(default=0.7, ge=0, le=2)
-    """Where a request names none. Training draws its rollouts at `trainer.temperature`: keep the two alike, so that what
-    is learned is what users see."""
+    """Where a request names none. Training draws its rollouts at `trainer.temperature`: keep the two alike, so that
+    what is learned is what users see."""
     default_top_p: float = Field(default=1.0, gt=0, le=1)
     """Where a request names none."""
     default_top_k: int = Field(default=0, ge=0)

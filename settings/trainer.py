@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from settings.client import ClientSettings
 from settings.ppo import LoraSettings, PpoSettings
 from settings.reward import RewardSettings
 from settings.section import Section
@@ -36,6 +37,8 @@ class GateSettings(Section):
 class TrainerSettings(Section):
     server_admin_address: str = "127.0.0.1:50052"
     """RolloutService of the serving fleet, `host:port`."""
+    server_access: ClientSettings = Field(default_factory=ClientSettings)
+    """Credentials for RolloutService."""
     metrics_host: str = "127.0.0.1"
     """Address that the metrics port binds."""
     metrics_port: int = Field(default=9465, ge=0, le=65535)

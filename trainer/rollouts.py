@@ -8,6 +8,7 @@ from typing import Protocol
 import grpc
 
 from feedback.judgement import Prompt
+from foldback.credentials import call_metadata, channel_credentials
 from foldback.v1 import chat_pb2, rollout_pb2, rollout_pb2_grpc
 from settings.trainer import TrainerSettings
 from trainer.tokens import Rollout, Sample
@@ -51,9 +52,13 @@ class ServedRollouts:
     def __init__(self, settings: TrainerSettings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
-        self._channel = grpc.insecure_channel(
-            settings.server_admin_address, options=[("grpc.max_receive_message_length", 64 * 2**20)]
+        access = settings.server_access
+        secure = channel_credentials(access.tls_ca, access.tls_certificate, access.tls_key)
+        address, options = settings.server_admin_address, [("grpc.max_receive_message_length", 64 * 2**20)]
+        self._channel = (
+            grpc.secure_channel(address, secure, options) if secure else grpc.insecure_channel(address, options)
         )
+        self._metadata = call_metadata(access.api_key.get_secret_value())
         self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
 
     def sample(self, prompts: Sequence[Prompt], *, seed: int) -> list[Rollout]:
@@ -71,7 +76,9 @@ class ServedRollouts:
         pause = _FIRST_PAUSE_S
         while not self._stop.is_set():
             try:
-                call = self._stub.GenerateRollouts(request, timeout=self._settings.rollout_timeout_s)
+                call = self._stub.GenerateRollouts(
+                    request, timeout=self._settings.rollout_timeout_s, metadata=self._metadata
+                )
                 return in_order([from_proto(response.rollout) for response in call])
             except grpc.RpcError as error:
                 if error.code() not in _AWAY:

@@ -15,6 +15,7 @@ from feedback.eventlog import Durability
 from feedback.submission import feedback_id
 from feedback.topics import FEEDBACK, OUTCOMES, POLICIES, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2, policy_pb2
+from settings.server import ServerSettings
 from tests.server.conftest import Client, Publisher, asking, connect, server_settings
 from tests.server.test_chat import refused
 from tests.server.test_policies import promote
@@ -167,7 +168,7 @@ async def test_a_response_is_recorded_and_without_consent_no_content(
     assert isinstance(record, events_pb2.ResponseRecorded)
     assert record.response_id == answer.response_id
     assert record.display_order == answer.display_order
-    assert record.sampling.temperature == 1.0
+    assert record.sampling.temperature == pytest.approx(ServerSettings().default_temperature)
     assert record.training_consent == consent
     for candidate, served in zip(record.candidates, answer.candidates, strict=True):
         assert candidate.candidate_id == served.candidate_id

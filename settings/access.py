@@ -1,0 +1,44 @@
+"""`server.access:` who may call, how much, and over what transport."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from settings.section import Section
+
+
+class ApiKey(Section):
+    """A key, of which only the digest is known here. `python -m server.keys TENANT` makes one."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the key in hexadecimal. Keys are 256 random bits, which no one guesses from their digest."""
+    tenant: str = Field(default="default", pattern=r"^[\w.-]{1,64}$")
+    """Whom the key speaks for. Feedback tokens of one tenant are worthless to another."""
+    calls_per_minute: int = Field(default=0, ge=0)
+    """Calls that a replica takes with this key, as many at once after a pause; 0 is without limit."""
+    max_in_flight: int = Field(default=0, ge=0)
+    """Calls open at once with this key on a replica; 0 is without limit."""
+
+
+class AccessSettings(Section):
+    api_keys: tuple[ApiKey, ...] = ()
+    """Who may call the public port, by `authorization: Bearer KEY`. Empty: everyone who reaches it."""
+    admin_keys: tuple[ApiKey, ...] = ()
+    """Who may call the admin port (operators, and the trainer for rollouts). Empty: everyone who reaches it."""
+    tls_certificate: Path | None = None
+    """PEM chain that both ports show. None: no TLS."""
+    tls_key: Path | None = None
+    """PEM key of `tls_certificate`."""
+    client_ca: Path | None = None
+    """PEM authorities; the public port then asks every client for a certificate of theirs (mTLS)."""
+    admin_client_ca: Path | None = None
+    """The same for the admin port."""
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: set both or neither")
+        if (self.client_ca or self.admin_client_ca) and not self.tls_certificate:
+            raise ValueError("client_ca and admin_client_ca ask for TLS: set tls_certificate and tls_key too")
+        return self
