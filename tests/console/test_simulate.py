@@ -46,7 +46,7 @@ async def test_rankings_name_the_candidates_by_taste_whatever_the_display_order(
         assert best_to_worst == [candidate.candidate_id for candidate in fake.served[token].candidates]
 
 
-async def test_users_ask_training_prompts_with_consent_at_temperature_one() -> None:
+async def test_users_ask_training_prompts_with_consent_and_take_the_servers_temperature() -> None:
     async with FakeFoldback() as fake:
         await crowd_of(fake, Crowd(sure(), users=3, rate=FAST, max_tokens=24), 40)
     assert {chat.messages[0].content for chat in fake.chats} <= set(TRAINING)
@@ -54,7 +54,7 @@ async def test_users_ask_training_prompts_with_consent_at_temperature_one() -> N
     for chat in fake.chats:
         assert chat.training_consent
         assert chat.candidate_count == 4
-        assert chat.sampling.temperature == 1
+        assert not chat.sampling.HasField("temperature")
         assert chat.sampling.max_tokens == 24
 
 

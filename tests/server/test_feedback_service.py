@@ -180,7 +180,7 @@ async def test_a_response_is_recorded_and_without_consent_no_content(
 
 async def test_what_was_produced_of_a_cancelled_answer_is_recorded(client: Client, consumer: KafkaConsumer) -> None:
     conversation = str(uuid4())
-    sampling = chat_pb2.Sampling(max_tokens=400, temperature=1)
+    sampling = chat_pb2.Sampling(max_tokens=400, temperature=1, seed=7)  # an answer that goes on for long enough
     request = asking(conversation_id=conversation, training_consent=True, sampling=sampling)
     stream = client.chat.StreamChat(chat_pb2.StreamChatRequest(chat=request))
     seen = ""
