@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from feedback.eventlog import EventLog
 from feedback.topics import POLICIES, RESPONSES
-from foldback.v1 import chat_pb2, events_pb2, policy_pb2
-from registry import PolicyState, Transition
+from foldback.v1 import chat_pb2, events_pb2
+from registry import Transition
+from registry.message import transition_message
 from server.engines.base import Delta, Sampling
 
 FINISH_REASONS = {"stop": chat_pb2.FINISH_REASON_STOP, "length": chat_pb2.FINISH_REASON_LENGTH}
-STATES = {state: policy_pb2.PolicyState.Value(f"POLICY_STATE_{state.upper()}") for state in PolicyState}
 
 LINGER_S = 0.05
 """How long a response event may wait for others."""
@@ -131,18 +131,3 @@ def record_transition(log: EventLog, transition: Transition, tenant: str) -> Non
         type="foldback.v1.PolicyTransition",
         tenant=tenant,
     )
-
-
-def transition_message(transition: Transition) -> policy_pb2.PolicyTransition:
-    message = policy_pb2.PolicyTransition(
-        sequence=transition.sequence,
-        version=transition.version,
-        to=STATES[transition.to],
-        reason=transition.reason,
-        figures=transition.figures,
-        actor=transition.actor,
-    )
-    if transition.before:
-        setattr(message, "from", STATES[transition.before])  # a keyword of Python's
-    message.time.FromNanoseconds(int(transition.time * 1e9))
-    return message

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from foldback.v1 import policy_pb2, policy_pb2_grpc
 from registry import ArtifactError, IllegalTransition, PolicyState, Registry, RegistryState
 from registry.lifecycle import TrainingState
+from registry.message import STATES, transition_message
 from server.admission import Admission
-from server.events import STATES, transition_message
 from server.interceptor import Context
 from server.status import Refused, invalid, not_found, precondition
 from server.swap import SwapController

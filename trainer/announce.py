@@ -7,11 +7,9 @@ from pathlib import Path
 
 from feedback.eventlog import EventLog
 from feedback.topics import POLICIES
-from foldback.v1 import policy_pb2
-from registry import PolicyState, Registry, Transition
+from registry import Registry, Transition
+from registry.message import transition_message
 from settings.feedback import FeedbackSettings
-
-_STATES = {state: policy_pb2.PolicyState.Value(f"POLICY_STATE_{state.upper()}") for state in PolicyState}
 
 
 class Announcer:
@@ -45,24 +43,9 @@ class Announcer:
         self._log.emit_soon(
             POLICIES,
             transition.version,
-            to_message(transition),
+            transition_message(transition),
             # Moves of one entry share its sequence number; the version tells them apart.
             event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{transition.sequence}/{transition.version}")),
             type="foldback.v1.PolicyTransition",
             tenant="",
         )
-
-
-def to_message(transition: Transition) -> policy_pb2.PolicyTransition:
-    message = policy_pb2.PolicyTransition(
-        sequence=transition.sequence,
-        version=transition.version,
-        to=_STATES[transition.to],
-        reason=transition.reason,
-        figures=transition.figures,
-        actor=transition.actor,
-    )
-    if transition.before:
-        setattr(message, "from", _STATES[transition.before])  # a keyword of Python's
-    message.time.FromNanoseconds(int(transition.time * 1e9))
-    return message
