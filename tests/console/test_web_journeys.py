@@ -23,6 +23,13 @@ DRAWN = """() => {
   return points > 50 && swaps > 20;
 }"""
 """The chart holds points in indigo and swaps in amber."""
+HEADINGS = {
+    "Chat": "Chat",
+    "Compare": "Which answer is best?",
+    "Learning": "How it learns",
+    "Versions": "Versions",
+    "Feedback": "Where feedback goes",
+}
 PAGES = ("", "compare", "learning", "versions", "feedback")
 
 
@@ -44,6 +51,8 @@ def address(stack: Stack) -> str:
 
 async def to(page: Page, name: str) -> None:
     await page.get_by_role("navigation").get_by_role("link", name=name).click()
+    # The page before it stays for a moment, with buttons of the same names.
+    await expect(page.get_by_role("heading", level=1)).to_have_text(HEADINGS[name])
 
 
 async def short_answers(page: Page) -> None:
@@ -165,7 +174,7 @@ async def test_it_fits_a_phone_and_works_there(browser: Browser, live_stack: Sta
         bar = await phone.get_by_role("navigation").bounding_box()
         assert bar is not None
         assert bar["y"] + bar["height"] == pytest.approx(740, abs=1), "the pages' bar is where the thumb is"
-        await phone.get_by_role("navigation").get_by_role("link", name="Compare").tap()
+        await to(phone, "Compare")
         await phone.get_by_label("A question for it").fill("Short?")
         await phone.get_by_role("button", name="Send").tap()
         await phone.get_by_role("button", name="Next best").first.tap()
