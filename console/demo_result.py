@@ -23,9 +23,14 @@ class Point:
     standard_error: float
     answers: int
     example: str
+    """An answer to the first prompt."""
+    rated: int
+    """Judgements that the users had sent by then."""
+    words: float
+    distinct_2: float
 
     @classmethod
-    def of(cls, measured: Measurement, elapsed_s: float) -> "Point":
+    def of(cls, measured: Measurement, elapsed_s: float, rated: int) -> "Point":
         return cls(
             elapsed_s,
             measured.version,
@@ -33,7 +38,10 @@ class Point:
             measured.std,
             measured.standard_error,
             len(measured.utilities),
-            measured.example,
+            measured.texts[0],
+            rated,
+            measured.words,
+            measured.distinct_2,
         )
 
 
@@ -62,7 +70,7 @@ class Result:
     """Failed measurement requests by status code; none is retried."""
 
     def add(self, measured: Measurement, elapsed_s: float) -> None:
-        self.points.append(Point.of(measured, elapsed_s))
+        self.points.append(Point.of(measured, elapsed_s, self.tally.rated))
         self.measured_versions += measured.versions
 
     @property

@@ -1,6 +1,7 @@
 """How much a persona likes what is served now: held-out prompts, sampled through the public API."""
 
 import asyncio
+import itertools
 import math
 import statistics
 from collections import Counter
@@ -12,6 +13,7 @@ import grpc
 from console.client import Client
 from console.personas import Persona
 from console.personas.prompts import HELD_OUT
+from console.personas.tastes import words
 from foldback.v1 import chat_pb2
 
 CONCURRENT = 8
@@ -24,8 +26,8 @@ class Measurement:
     utilities: tuple[float, ...]
     versions: Counter[str]
     """Answers by the version that made them: two when a swap fell in between."""
-    example: str
-    """The answer to the first prompt."""
+    texts: tuple[str, ...]
+    """The answers; the first one is to the first prompt."""
 
     @property
     def mean(self) -> float:
@@ -40,6 +42,18 @@ class Measurement:
     def standard_error(self) -> float:
         """Of the mean, answers taken as independent."""
         return self.std / math.sqrt(len(self.utilities))
+
+    @property
+    def words(self) -> float:
+        """Mean words an answer."""
+        return statistics.fmean(len(words(text)) for text in self.texts)
+
+    @property
+    def distinct_2(self) -> float:
+        """Distinct word pairs over all word pairs of the sample (Li et al. 2016, over pairs): low where answers are
+        alike. Falls with the size of a sample, so only samples of one size compare."""
+        pairs = [pair for text in self.texts for pair in itertools.pairwise(words(text))]
+        return len(set(pairs)) / max(len(pairs), 1)
 
     @property
     def version(self) -> str:
@@ -82,7 +96,7 @@ async def measure(
     return Measurement(
         utilities=tuple(persona.utility(candidate.text) for _, candidate in candidates),
         versions=Counter(version for version, _ in candidates),
-        example=candidates[0][1].text,
+        texts=tuple(candidate.text for _, candidate in candidates),
     )
 
 

@@ -38,6 +38,14 @@ class Crowd:
     together: bool = False
     """All users ask at the same moment: their answers are decoded in one batch, which costs little more than one."""
     prompts: Sequence[str] = TRAINING
+    label_noise: float = 0.0
+    """Share of judgements that say the opposite of what was meant."""
+    hostile: int = 0
+    """So many of the users always say the opposite."""
+
+    def contrariness(self, index: int) -> float:
+        """How often the user of this index says the opposite of what they like."""
+        return 1.0 if index < self.hostile else self.label_noise
 
 
 @dataclass(slots=True)
@@ -106,10 +114,7 @@ async def simulate(
     """Run the crowd until `stop` is set, or until it has started `conversations`; fills `tally` as it goes."""
     pace, left = Pace(crowd.rate, crowd.users if crowd.together else 1), Budget(conversations)
     async with asyncio.TaskGroup() as group:
-        users = [
-            group.create_task(_user(client, crowd, tally, f"{crowd.persona.name}-{index}", pace, left))
-            for index in range(crowd.users)
-        ]
+        users = [group.create_task(_user(client, crowd, tally, index, pace, left)) for index in range(crowd.users)]
         group.create_task(_cancel_when(stop, users))
         await asyncio.wait(users)
         stop.set()
@@ -134,14 +139,15 @@ async def _cancel_when(stop: asyncio.Event, users: list[asyncio.Task[None]]) -> 
         user.cancel()
 
 
-async def _user(client: Client, crowd: Crowd, tally: Tally, rater_id: str, pace: Pace, left: Budget) -> None:
+async def _user(client: Client, crowd: Crowd, tally: Tally, index: int, pace: Pace, left: Budget) -> None:
+    rater_id, contrariness = f"{crowd.persona.name}-{index}", crowd.contrariness(index)
     random = Random(f"{crowd.seed}/{rater_id}")
     while left.take():
         await pace.turn()
         try:
             answers = await ask(client, crowd, random.choice(crowd.prompts), rater_id)
             tally.saw(answers.version, [crowd.persona.utility(text) for text in answers.texts])
-            feedback = judge(crowd, answers, rater_id, random)
+            feedback = judge(crowd, answers, rater_id, random, contrariness)
             if feedback is None:
                 tally.abstained += 1
                 continue
@@ -181,17 +187,20 @@ async def ask(client: Client, crowd: Crowd, question: str, rater_id: str) -> Ans
     )
 
 
-def judge(crowd: Crowd, answers: Answers, rater_id: str, random: Random) -> SubmitFeedbackRequest | None:
-    """What this user sends about the answers: a ranking, a thumb, or nothing."""
+def judge(
+    crowd: Crowd, answers: Answers, rater_id: str, random: Random, contrariness: float = 0.0
+) -> SubmitFeedbackRequest | None:
+    """What this user sends about the answers: a ranking, a thumb, or nothing; now and then its opposite."""
     persona = crowd.persona
     if persona.abstains(random):
         return None
+    opposite = random.random() < contrariness
     tiers: Tiers = ()
     if len(answers.texts) > 1 and random.random() >= crowd.thumbs_share:
         tiers = persona.rank(answers.texts, random)
     if len(tiers) > 1:
-        named = [[answers.candidate_ids[index] for index in tier] for tier in tiers]
+        named = [[answers.candidate_ids[index] for index in tier] for tier in tiers[:: -1 if opposite else 1]]
         return votes.ranking([answers.token], rater_id, named)
     # Answers that a user cannot tell apart are not worth an order; the first one shown gets a thumb.
     up = persona.thumbs_up(answers.texts[0], random)
-    return votes.thumbs(answers.token, rater_id, up, answers.candidate_ids[0])
+    return votes.thumbs(answers.token, rater_id, up is not opposite, answers.candidate_ids[0])

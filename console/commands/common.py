@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import typer
 
 from console.errors import CommandError
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 REFUSED = 2
 """Exit code where settings are refused."""
+LabelNoise = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of judgements that say the opposite of what was meant.")
+]
+Hostile = Annotated[int, typer.Option(min=0, help="So many of the users always say the opposite.")]
 
 
 def load_settings() -> Settings:

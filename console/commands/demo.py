@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from console.commands.common import Hostile, LabelNoise
 from console.personas import PERSONAS
 
 
@@ -16,6 +17,9 @@ def demo(
     users: Annotated[int, typer.Option(min=1, help="Concurrent simulated users.")] = 8,
     candidates: Annotated[int, typer.Option(min=2, max=8, help="Answers to each question.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer.")] = 40,
+    seed: Annotated[int, typer.Option(help="Whose coin tosses.")] = 0,
+    label_noise: LabelNoise = 0.0,
+    hostile: Hostile = 0,
     out: Annotated[Path, typer.Option(help="Where demo.png and demo.json go.")] = Path("."),
     scratch: Annotated[
         Path | None, typer.Option(help="Data folder to use and keep; a temporary one, removed at the end, if left out.")
@@ -36,6 +40,16 @@ def demo(
 
     if persona not in PERSONAS:
         raise CommandError(f"no persona {persona!r}; there are {', '.join(PERSONAS)}", 2)
-    crowd = Crowd(PERSONAS[persona], users, rate, candidates, max_tokens, together=True)
+    crowd = Crowd(
+        PERSONAS[persona],
+        users,
+        rate,
+        candidates,
+        max_tokens,
+        seed=seed,
+        together=True,
+        label_noise=label_noise,
+        hostile=hostile,
+    )
     holds = run_demo(Plan(crowd, minutes * 60, full, out, scratch, running))
     raise typer.Exit(0 if holds else 1)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from console.commands.common import Hostile, LabelNoise
 from console.personas import PERSONAS
 
 
@@ -15,6 +16,8 @@ def simulate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer.")] = 40,
     conversations: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     seed: Annotated[int, typer.Option(help="Whose coin tosses.")] = 0,
+    label_noise: LabelNoise = 0.0,
+    hostile: Hostile = 0,
 ) -> None:
     """Let simulated users ask, read and rate, through the public API alone.
 
@@ -29,5 +32,14 @@ def simulate(
         raise CommandError(f"no persona {persona!r}; there are {', '.join(PERSONAS)}", 2)
     from console.simulate import Crowd
 
-    crowd = Crowd(PERSONAS[persona], users, rate, candidates, max_tokens, seed=seed)
+    crowd = Crowd(
+        PERSONAS[persona],
+        users,
+        rate,
+        candidates,
+        max_tokens,
+        seed=seed,
+        label_noise=label_noise,
+        hostile=hostile,
+    )
     run_simulation(load_settings(), crowd, conversations)

@@ -64,7 +64,9 @@ def test_swaps_from_before_the_demo_do_not_count(fake_server: FakeFoldback, tmp_
 
 
 def point(mean: float) -> Point:
-    return Point(0, "p000000-x", mean, std=0.2, standard_error=0.03, answers=44, example="")
+    return Point(
+        0, "p000000-x", mean, std=0.2, standard_error=0.03, answers=44, example="", rated=0, words=9, distinct_2=0.8
+    )
 
 
 def test_the_rise_is_counted_in_deviations_of_the_base_policy() -> None:

@@ -1,6 +1,7 @@
 """Simulated users and the measurement, over a real connection."""
 
 import asyncio
+import string
 import time
 from collections import Counter
 
@@ -12,6 +13,7 @@ from console.measure import measure
 from console.personas import PERSONAS, Persona
 from console.personas.prompts import HELD_OUT, TRAINING
 from console.simulate import Crowd, Pace, Tally, simulate
+from foldback.v1 import feedback_pb2
 from tests.console.fake_server import BASE, FakeFoldback
 
 FAST = 1000.0
@@ -73,6 +75,25 @@ async def test_answers_that_are_alike_get_a_thumb_not_an_order() -> None:
         tally = await crowd_of(fake, Crowd(sure(), rate=FAST, thumbs_share=0), 10)
     assert tally.thumbs == 10
     assert tally.rankings == 0
+
+
+async def test_hostile_users_and_noise_say_the_opposite() -> None:
+    words = [first + second for first in string.ascii_lowercase for second in string.ascii_lowercase]
+    async with FakeFoldback(lambda v, q, i: " ".join(words[: 4 + 9 * i])) as fake:
+        crowd = Crowd(sure(), users=4, rate=FAST, thumbs_share=0.5, candidate_count=3, label_noise=0.25, hostile=1)
+        await crowd_of(fake, crowd, 400)
+        contrary: dict[str, list[bool]] = {f"sure-{index}": [] for index in range(4)}
+        for feedback in fake.feedback.values():
+            (token,) = feedback.feedback_tokens
+            best = fake.served[token].candidates[0].candidate_id
+            if feedback.HasField("ranking"):
+                liked = feedback.ranking.tiers[0].candidate_ids[0] == best
+            else:
+                liked = feedback.thumbs == feedback_pb2.THUMBS_UP  # fewer than thirty words, all of them
+            contrary[feedback.rater_id].append(not liked)
+    assert all(contrary["sure-0"])
+    others = [each for rater, found in contrary.items() if rater != "sure-0" for each in found]
+    assert sum(others) / len(others) == pytest.approx(0.25, abs=0.12)
 
 
 async def test_every_failed_call_is_counted_and_the_users_go_on() -> None:
