@@ -35,8 +35,6 @@ class RewardSettings(Section):
     """Beyond the floor a rater counts for at most this many times the judgements of the median rater; annotators are
     not capped."""
 
-    heldout_share: float = Field(default=0.15, gt=0, lt=1)
-    """Share of conversations that are never trained on: they decide on promotion and readiness."""
     heldout_least: int = Field(default=16, ge=1)
     """While fewer judgements are held out, chance would rule: readiness is then cross-validated over all judgements,
     and new heads are always promoted."""
@@ -47,7 +45,7 @@ class RewardSettings(Section):
     feature_cache: int = Field(default=8192, ge=1)
     """Answers whose features are kept in memory."""
 
-    prompt_tokens: int = Field(default=256, ge=1)
+    prompt_tokens: int = Field(default=512, ge=1)
     """A judged answer is seen after this many last tokens of its prompt."""
     response_tokens: int = Field(default=512, ge=1)
     """A judged answer is seen up to this many first tokens."""

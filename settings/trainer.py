@@ -78,7 +78,7 @@ class TrainerSettings(Section):
     max_prompt_tokens: int = Field(default=512, ge=1)
     """Longer prompts are left out."""
     held_out_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Share of conversations that only judge: the gate's prompts come from them."""
+    """Share of conversations that only judge: the gate's prompts and the reward model's held-out judgements."""
 
     publish_every: int = Field(default=2, ge=1)
     """PPO iterations before a candidate goes to the gate; at most one more than ppo.max_staleness."""

@@ -52,8 +52,9 @@ class Learner:
             featurise,
             backbone.tokenizer,
             cache_size=settings.reward.feature_cache,
-            prompt_tokens=settings.max_prompt_tokens,
-            response_tokens=settings.max_prompt_tokens,
+            prompt_tokens=settings.reward.prompt_tokens,
+            response_tokens=settings.reward.response_tokens,
+            held_out_fraction=settings.held_out_fraction,
         )
         reward = RewardModel(feature_dim(backbone.hidden_size), settings.reward, settings.seed)
         return cls(backbone, value, ppo, reward, featuriser, copy.deepcopy(ppo.state_dict()))

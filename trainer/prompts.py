@@ -1,6 +1,5 @@
 """Which prompts teach and which only judge."""
 
-import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from feedback.judgement import Prompt
 from feedback.store import PreferenceStore
 from settings.trainer import TrainerSettings
+from trainer import holdout
 
 PROBES = (
     "What is a good way to start the day?",
@@ -64,8 +64,7 @@ def split(prompts: Sequence[Prompt], held_out_fraction: float) -> PromptPool:
 
 
 def is_held_out(prompt: Prompt, fraction: float) -> bool:
-    """By the conversation's opening message: every turn of a conversation, and every conversation that opens with the
-    same words, is on the same side, today and after a restart."""
+    """By the conversation's opening message, as for judgements: neither policy nor reward model trains on it."""
     return _place(prompt) < fraction
 
 
@@ -104,7 +103,4 @@ def chat_ids(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> tuple[int, 
 
 
 def _place(prompt: Prompt) -> float:
-    """A point in [0, 1) fixed by the opening message."""
-    opening = next((content for role, content in prompt.messages if role == "user"), prompt.conversation_id)
-    digest = hashlib.sha256(opening.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return holdout.place(prompt.messages, prompt.conversation_id)

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from feedback.judgement import Kind
+from trainer.holdout import place
 from trainer.reward import RewardExample, feature_dim
 
 HIDDEN = 8
 FEATURES = feature_dim(HIDDEN)
+HELD_OUT = 0.15
+"""Share of conversations that are never trained on, unless a test says otherwise."""
 
 
 def example(
@@ -22,12 +25,14 @@ def example(
     rejected_all: bool = False,
     score: float | None = None,
     source: int = 1,
+    held_out: float = HELD_OUT,
 ) -> RewardExample:
-    """An example in a conversation of its own."""
+    """An example in a conversation of its own, which may be among the `held_out` share."""
     return RewardExample(
         feedback_id=name,
         key=name,
         conversation=name,
+        held_out=place((), name) < held_out,
         rater=rater,
         source=source,
         kind=kind,
@@ -47,7 +52,14 @@ def taste(seed: int) -> Tensor:
 
 
 def rankings(
-    taste_F: Tensor, count: int, *, seed: int, answers: int = 4, noise: float = 0.0, rater: str = "rater"
+    taste_F: Tensor,
+    count: int,
+    *,
+    seed: int,
+    answers: int = 4,
+    noise: float = 0.0,
+    rater: str = "rater",
+    held_out: float = HELD_OUT,
 ) -> list[RewardExample]:
     """Rankings by utility; with probability `noise` one is shuffled instead."""
     generator = torch.Generator().manual_seed(seed)
@@ -59,7 +71,8 @@ def rankings(
         if rng.random() < noise:
             rng.shuffle(order)
         tiers = tuple((answer,) for answer in order)
-        examples.append(example(features_AF, name=f"{rater}-{seed}-{index}", rater=rater, tiers=tiers))
+        name = f"{rater}-{seed}-{index}"
+        examples.append(example(features_AF, name=name, rater=rater, tiers=tiers, held_out=held_out))
     return examples
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from feedback.judgement import Answer, Judgement, Kind
+from feedback.judgement import Answer, Judgement, Kind, Prompt
 from settings.ppo import LoraSettings
 from settings.reward import RewardSettings
 from tests.trainer.reward_tastes import rankings, taste
 from trainer.backbone import Backbone
+from trainer.prompts import is_held_out
 from trainer.reward import Featuriser, feature_dim, pool
 from trainer.reward.evaluate import cross_validate
 from trainer.reward.features import Standardiser
@@ -32,7 +33,12 @@ class Trunk:
 
     def featuriser(self, cache_size: int = 100) -> Featuriser:
         return Featuriser(
-            self.featurise, self.backbone.tokenizer, cache_size=cache_size, prompt_tokens=20, response_tokens=12
+            self.featurise,
+            self.backbone.tokenizer,
+            cache_size=cache_size,
+            prompt_tokens=20,
+            response_tokens=12,
+            held_out_fraction=0.15,
         )
 
 
@@ -113,6 +119,18 @@ def test_served_answers_keep_their_tokens_and_imported_ones_end(trunk: Trunk) ->
     assert served == Sample(tuple(range(20, 40)), (5, 6, 7))
     assert imported.response_ids == (trunk.backbone.tokenizer.eos_token_id,)
     assert 0 < len(imported.prompt_ids) <= 20
+
+
+def test_a_judgement_is_held_out_where_its_prompt_judges_the_policy(trunk: Trunk) -> None:
+    openings = [f"question {i}" for i in range(60)]
+    thumbs = [
+        judgement("thumbs", [answer("hi", (5, 6))], score=1.0, conversation_id=f"c{i}", messages=(("user", opening),))
+        for i, opening in enumerate(openings)
+    ]
+    held_out = [example.held_out for example in trunk.featuriser().examples(thumbs)]
+    prompts = [Prompt("elsewhere", (("user", o), ("assistant", "?"), ("user", "more")), (), 0.0) for o in openings]
+    assert held_out == [is_held_out(prompt, 0.15) for prompt in prompts]
+    assert 0 < sum(held_out) < 20
 
 
 def test_comments_teach_nothing(trunk: Trunk) -> None:

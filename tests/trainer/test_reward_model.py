@@ -12,7 +12,7 @@ from settings.reward import RewardSettings
 from tests.trainer.reward_tastes import FEATURES, correlation, rankings, taste
 from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heads import fit
-from trainer.reward.replay import Replay, is_heldout
+from trainer.reward.replay import Replay
 from trainer.statefile import load_state, save_state
 
 
@@ -112,12 +112,10 @@ def test_reward_is_conservative_and_saturates() -> None:
 def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
     """300 judgements of the opposite taste would spoil what the held-out conversations still hold to."""
     taste_F = taste(0)
-    settings = RewardSettings(heldout_share=0.3)
-    model = model_of(rankings(taste_F, 100, seed=0), settings)
+    model = model_of(rankings(taste_F, 100, seed=0, held_out=0.3))
     features_BF = normal(50, seed=1)
     before_B, _ = model.score(features_BF)
-    spoiled = [e for e in rankings(-taste_F, 400, seed=7) if not is_heldout(e.conversation, 0.3)]
-    figures = model.update(spoiled)
+    figures = model.update(rankings(-taste_F, 300, seed=7, held_out=0.0))
     assert not figures.promoted
     torch.testing.assert_close(model.score(features_BF)[0], before_B)
 
@@ -126,17 +124,15 @@ def test_no_taste_is_not_ready() -> None:
     """Rankings drawn at random: over eight sets of them chance alone may look ready once or twice."""
     ready = 0
     for seed in range(8):
-        model = model_of(rankings(taste(0), 150, seed=seed, noise=1.0), RewardSettings(heldout_share=0.3))
+        model = model_of(rankings(taste(0), 150, seed=seed, noise=1.0, held_out=0.3))
         ready += model.ready
     assert ready <= 3
 
 
 def test_ready_ends_when_held_out_raters_turn_away() -> None:
-    settings = RewardSettings(heldout_share=0.3, heldout_capacity=40)
-    model = model_of(rankings(taste(0), 120, seed=0), settings)
+    model = model_of(rankings(taste(0), 120, seed=0, held_out=0.3), RewardSettings(heldout_capacity=40))
     assert model.ready
-    turned = [e for e in rankings(-taste(0), 400, seed=7) if is_heldout(e.conversation, 0.3)]
-    assert not model.update(turned).ready
+    assert not model.update(rankings(-taste(0), 120, seed=7, held_out=1.0)).ready
 
 
 def test_too_few_judgements_are_not_ready() -> None:
@@ -144,7 +140,7 @@ def test_too_few_judgements_are_not_ready() -> None:
 
 
 def test_with_nothing_held_out_cross_validation_decides() -> None:
-    examples = [e for e in rankings(taste(0), 40, seed=0) if not is_heldout(e.conversation, 0.15)]
+    examples = rankings(taste(0), 35, seed=0, held_out=0.0)
     model = RewardModel(FEATURES, RewardSettings(), seed=0)
     figures = model.update(examples)
     assert figures.promoted
@@ -229,9 +225,3 @@ def test_a_full_replay_keeps_half_its_places_for_the_old_and_every_stratum() -> 
     assert len(kept) == 40
     assert sum(e.rater == "other" for e in kept) == 20
     assert sum(e.rater == "rare" for e in kept) == 5
-
-
-def test_heldout_is_a_property_of_the_conversation() -> None:
-    held = [is_heldout(f"conversation-{i}", 0.15) for i in range(4000)]
-    assert 0.12 < sum(held) / len(held) < 0.18
-    assert held == [is_heldout(f"conversation-{i}", 0.15) for i in range(4000)]

@@ -40,6 +40,7 @@ def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[Rewar
         cache_size=trainer.reward.feature_cache,
         prompt_tokens=trainer.reward.prompt_tokens,
         response_tokens=trainer.reward.response_tokens,
+        held_out_fraction=trainer.held_out_fraction,
     )
     examples: list[RewardExample] = []
     for start in range(0, len(judgements), _CHUNK):

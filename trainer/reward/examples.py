@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from feedback.judgement import Judgement
+from trainer.holdout import place
 from trainer.reward.choices import Choice, absolute, ranking
 from trainer.tokens import Sample
 
@@ -27,6 +28,8 @@ class RewardExample:
     key: str
     """A later example with the same key takes this one's place."""
     conversation: str
+    held_out: bool
+    """Never trained on: decides on promotion and readiness."""
     rater: str
     source: int
     """A FeedbackSource."""
@@ -66,6 +69,7 @@ class Featuriser:
         cache_size: int,
         prompt_tokens: int,
         response_tokens: int,
+        held_out_fraction: float,
     ) -> None:
         """Longer prompts lose their beginning, longer responses their end."""
         self._featurise = featurise
@@ -73,6 +77,7 @@ class Featuriser:
         self._cache_size = cache_size
         self._prompt_tokens = prompt_tokens
         self._response_tokens = response_tokens
+        self._held_out_fraction = held_out_fraction
         self._cache: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def examples(self, judgements: Sequence[Judgement]) -> list[RewardExample]:
@@ -81,7 +86,10 @@ class Featuriser:
         samples = [self._samples(j) for j in usable]
         features_NF = self.features([sample for group in samples for sample in group])
         rows = torch.split(features_NF, [len(group) for group in samples]) if usable else ()
-        return [_example(j, features_AF) for j, features_AF in zip(usable, rows, strict=True)]
+        return [
+            _example(j, features_AF, held_out=place(j.messages, j.conversation_id) < self._held_out_fraction)
+            for j, features_AF in zip(usable, rows, strict=True)
+        ]
 
     def features(self, samples: Sequence[Sample]) -> Tensor:
         """[B, F], from the cache where it has them."""
@@ -115,7 +123,7 @@ class Featuriser:
         return (*ids, self._tokenizer.eos_token_id)
 
 
-def _example(judgement: Judgement, features_AF: Tensor) -> RewardExample:
+def _example(judgement: Judgement, features_AF: Tensor, *, held_out: bool) -> RewardExample:
     tiers = judgement.tiers
     lengths = tuple(len(answer.text) for answer in judgement.answers)
     if judgement.kind == "demonstration":  # the edit, which is the last row, beats what was edited
@@ -127,6 +135,7 @@ def _example(judgement: Judgement, features_AF: Tensor) -> RewardExample:
         feedback_id=judgement.feedback_id,
         key=f"{rater}/{judgement.response_id}/{judgement.kind}/{answers}",
         conversation=judgement.conversation_id,
+        held_out=held_out,
         rater=rater,
         source=judgement.source,
         kind=judgement.kind,

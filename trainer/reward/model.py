@@ -15,7 +15,7 @@ from trainer.reward.crossvalidation import TooFewConversations, cross_validate
 from trainer.reward.examples import RewardExample
 from trainer.reward.heads import Heads, fit
 from trainer.reward.heldout import Report, examine, losses
-from trainer.reward.replay import Replay, is_heldout
+from trainer.reward.replay import Replay
 
 _FOLDS = 4
 """Of the cross-validation that decides on readiness while little is held out."""
@@ -81,9 +81,8 @@ class RewardModel:
         for example in examples:
             self._check(example.features_AF)
         rng = random.Random(f"{self._seed}/{self._updates}")
-        held = [is_heldout(example.conversation, self._settings.heldout_share) for example in examples]
-        new = self._train.add([e for e, out in zip(examples, held, strict=True) if not out], rng)
-        self._heldout.add([e for e, out in zip(examples, held, strict=True) if out], rng)
+        new = self._train.add([example for example in examples if not example.held_out], rng)
+        self._heldout.add([example for example in examples if example.held_out], rng)
         self._updates += 1
         promoted = bool(len(self._train)) and self._promote(self._fit())
         figures = self._figures(new=new, promoted=promoted, seconds=time.monotonic() - started)

@@ -1,16 +1,9 @@
-"""What is kept to learn from: a bounded, stratified sample of all there was, and a part that is never trained on."""
+"""What is kept to learn from: a bounded, stratified sample of all there was."""
 
-import hashlib
 import random
 from collections.abc import Iterable, Sequence
 
 from trainer.reward.examples import RewardExample
-
-
-def is_heldout(conversation: str, share: float) -> bool:
-    """Whether a conversation is held out: a fixed property of its name, so it holds across restarts and machines."""
-    digest = hashlib.blake2b(conversation.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2**64
 
 
 class Replay:
