@@ -1,9 +1,10 @@
 """The one language model of the trainer: a frozen trunk, and the policy's adapters on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
@@ -15,11 +16,21 @@ from trainer import attention, lora_merge, sampling
 from trainer.batching import Layout, lay_out, micro_batches
 from trainer.logprobs import token_logprobs
 from trainer.lora import adapt, first_adapted_layer
+from trainer.lower_trunk import lower_states
 from trainer.tokens import Sample
 from trainer.upper_trunk import UpperTrunk
 
-Pool = Callable[[tuple[Tensor, ...], Tensor], Tensor]
-"""(hidden_states_BTD of the embeddings and of every layer, response_mask_BT) → features_BF."""
+
+class Pool(Protocol):
+    """Makes features of the trunk's states at a response's tokens."""
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """Which layers' inputs it reads, of a trunk of `depth` layers; 0 is the embeddings' output."""
+        ...
+
+    def __call__(self, states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Tensor:
+        """features_BF."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,8 @@ class Backbone:
         self._decoder: nn.Module = model.get_decoder()
         self._head_VD: Tensor = model.get_output_embeddings().weight
         self._pad_id = min(self.eos_token_ids)
-        self._split = first_adapted_layer(model.config.num_hidden_layers, lora.layers)
+        self._depth = int(model.config.num_hidden_layers)
+        self._split = first_adapted_layer(self._depth, lora.layers)
         self.model: PeftModel = adapt(model, lora, seed)
         self._upper = UpperTrunk(self._decoder, self._split)
         self._check_head()
@@ -99,6 +111,18 @@ class Backbone:
                 found = self._frozen_batch([samples[i] for i in batch], temperature, pool)
                 passes |= dict(zip(batch, found, strict=True))
         return [passes[index] for index in range(len(samples))]
+
+    @torch.no_grad()
+    def features(self, samples: Sequence[Sample], pool: Pool) -> Tensor:
+        """[B, F], the same as `frozen` gives, from the trunk's layers up to the last that `pool` reads."""
+        features: dict[int, Tensor] = {}
+        wanted = pool.layers(self._depth)
+        with self.model.disable_adapter():
+            for batch in self.micro_batches(samples):
+                layout = self._lay_out([samples[i] for i in batch])
+                states_RSD = lower_states(self._decoder, wanted, **_inputs(layout))
+                features |= dict(zip(batch, _pooled(states_RSD, layout, pool), strict=True))
+        return torch.stack([features[index] for index in range(len(samples))])
 
     def policy_logprobs(
         self,
@@ -174,13 +198,7 @@ class Backbone:
         return lay_out(samples, self._pad_id, share_prompts=self._share_prompts)
 
     def _hidden(self, layout: Layout, *, every_layer: bool = False) -> tuple[Tensor, ...]:
-        output = self._decoder(
-            input_ids=layout.input_ids_RS,
-            attention_mask=layout.attention_mask,
-            position_ids=layout.position_ids_RS,
-            use_cache=False,
-            output_hidden_states=every_layer,
-        )
+        output = self._decoder(**_inputs(layout), use_cache=False, output_hidden_states=every_layer)
         return (*(output.hidden_states or ()), output.last_hidden_state)
 
     def _frozen_batch(self, samples: Sequence[Sample], temperature: float, pool: Pool | None) -> list[FrozenPass]:
@@ -192,8 +210,7 @@ class Backbone:
         logprobs_N, _ = token_logprobs(hidden_ND, self._head_VD, tokens_N, temperature)
         features_BF = None
         if pool is not None:
-            states = tuple(layer.flatten(0, 1)[layout.token_BT] for layer in layers)
-            features_BF = pool(states, mask_BT)
+            features_BF = _pooled([layers[index] for index in pool.layers(self._depth)], layout, pool)
         lengths = [len(sample.response_ids) for sample in samples]
         return [
             FrozenPass(
@@ -218,6 +235,19 @@ class Backbone:
                 f"model {self.model.config.name_or_path}: its logits differ by {gap:.3g} from its head times its final "
                 "hidden state (a bias, a scale or a cap); choose a model with a plain head"
             )
+
+
+def _inputs(layout: Layout) -> dict[str, Any]:
+    return {
+        "input_ids": layout.input_ids_RS,
+        "attention_mask": layout.attention_mask,
+        "position_ids": layout.position_ids_RS,
+    }
+
+
+def _pooled(states_RSD: Sequence[Tensor], layout: Layout, pool: Pool) -> Tensor:
+    """[B, F]."""
+    return pool(tuple(state.flatten(0, 1)[layout.token_BT] for state in states_RSD), layout.mask_BT)
 
 
 def _lower_of(layer_RSD: Tensor, layout: Layout, b: int) -> tuple[Tensor, Tensor]:

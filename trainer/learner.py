@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from settings.trainer import TrainerSettings
 from trainer.backbone import Backbone
@@ -15,7 +14,6 @@ from trainer.reward.examples import Featuriser
 from trainer.reward.features import feature_dim, pool
 from trainer.reward.model import RewardModel
 from trainer.statefile import load_state, save_state
-from trainer.tokens import Sample
 from trainer.value import ValueHead
 
 _POLICY, _VALUE, _PPO, _REWARD = "policy", "value", "ppo", "reward"
@@ -44,12 +42,8 @@ class Learner:
         value = ValueHead(backbone.hidden_size, settings.ppo.value_hidden, seed=settings.seed)
         ppo = Ppo(backbone, value, settings.ppo, seed=settings.seed)
 
-        def featurise(samples: list[Sample]) -> Tensor:
-            passes = backbone.frozen(samples, temperature=settings.temperature, pool=pool)
-            return torch.stack([passed.features_F for passed in passes if passed.features_F is not None])
-
         featuriser = Featuriser(
-            featurise,
+            lambda samples: backbone.features(samples, pool),
             backbone.tokenizer,
             cache_size=settings.reward.feature_cache,
             prompt_tokens=settings.reward.prompt_tokens,

@@ -88,22 +88,52 @@ def test_gradient_agrees_with_finite_differences(tiny_model: Path, samples: list
     assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=0.02)
 
 
-def test_pool_reads_every_layer_at_the_response_tokens(tiny_model: Path, samples: list[Sample]):
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    seen: list[int] = []
+class Sums:
+    """Sums over the response of some layers' inputs."""
 
-    def pool(states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
-        seen.append(len(states))
+    def __init__(self, *layers: int) -> None:
+        self._layers = layers
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        assert depth == 4
+        return self._layers
+
+    def __call__(self, states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
         return torch.cat([(state * mask[..., None]).sum(1) for state in states], -1)
 
-    passes = backbone(tiny_model).frozen(samples, temperature=1.0, pool=pool)
-    assert set(seen) == {5}, "the embeddings and 4 layers"
-    for sample, passed in zip(samples, passes, strict=True):
+
+@pytest.mark.parametrize("layers", [(0,), (0, 2), (3, 1)])
+def test_pool_reads_layers_at_the_response_tokens(tiny_model: Path, samples: list[Sample], layers: tuple[int, ...]):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    policy = backbone(tiny_model, layers=1.0, moved=0.1)
+    passes = policy.frozen(samples, temperature=1.0, pool=Sums(*layers))
+    features_BF = policy.features(samples, Sums(*layers))
+    for sample, passed, features_F in zip(samples, passes, features_BF, strict=True):
         ids = torch.tensor([sample.prompt_ids + sample.response_ids])
         with torch.no_grad():
             states = base(input_ids=ids, output_hidden_states=True).hidden_states
-        expected = torch.cat([state[0, len(sample.prompt_ids) :].sum(0) for state in states])
+        expected = torch.cat([states[layer][0, len(sample.prompt_ids) :].sum(0) for layer in layers])
         torch.testing.assert_close(passed.features_F, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(features_F, passed.features_F)
+
+
+def test_features_run_no_layer_above_the_last_that_is_read(tiny_model: Path, samples: list[Sample]):
+    policy = backbone(tiny_model)
+    before = policy.frozen(samples, temperature=1.0)
+    ran: list[int] = []
+    decoder = policy.model.get_base_model().get_decoder()
+    handles = [
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index))
+        for index, layer in enumerate(decoder.layers)
+    ]
+    policy.features(samples, Sums(0, 2))
+    for handle in handles:
+        handle.remove()
+    assert set(ran) == {0, 1}
+    with pytest.raises(ValueError, match=r"layers \(4,\): this decoder's are 0 … 3"):
+        policy.features(samples, Sums(4))
+    after = policy.frozen(samples, temperature=1.0)
+    assert all(torch.equal(b.reference_logprobs_T, a.reference_logprobs_T) for b, a in zip(before, after, strict=True))
 
 
 def test_training_leaves_the_reference_alone(tiny_model: Path, samples: list[Sample]):

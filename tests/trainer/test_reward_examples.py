@@ -28,8 +28,7 @@ class Trunk:
 
     def featurise(self, samples: list[Sample]) -> Tensor:
         self.seen += samples
-        passes = self.backbone.frozen(samples, temperature=1.0, pool=pool)
-        return torch.stack([passed.features_F for passed in passes if passed.features_F is not None])
+        return self.backbone.features(samples, pool)
 
     def featuriser(self, cache_size: int = 100) -> Featuriser:
         return Featuriser(
@@ -80,13 +79,13 @@ def answer(text: str, token_ids: tuple[int, ...] = ()) -> Answer:
 
 def test_pool_is_means_over_the_response_and_its_length() -> None:
     generator = torch.Generator().manual_seed(0)
-    states = tuple(torch.randn(3, 7, 4, generator=generator) for _ in range(5))
+    states = tuple(torch.randn(3, 7, 4, generator=generator) for _ in pool.layers(5))
     mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
     features_BF = pool(states, mask_BT)
     assert features_BF.shape == (3, feature_dim(4))
     for row in range(3):
         where = mask_BT[row]
-        words, meaning = states[0][row, where].mean(dim=0), states[2][row, where].mean(dim=0)
+        words, meaning = states[0][row, where].mean(dim=0), states[1][row, where].mean(dim=0)
         expected = torch.cat([words, meaning, where.sum().float().log().unsqueeze(0)])
         torch.testing.assert_close(features_BF[row], expected)
 

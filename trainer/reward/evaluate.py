@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from feedback.judgement import Judgement
 from feedback.store import PreferenceStore
@@ -19,7 +18,6 @@ from trainer.reward.crossvalidation import cross_validate
 from trainer.reward.examples import Featuriser, RewardExample
 from trainer.reward.features import pool
 from trainer.reward.heldout import Report
-from trainer.tokens import Sample
 
 _CHUNK = 32
 """Judgements between two signs of life."""
@@ -30,12 +28,8 @@ def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[Rewar
     trainer = settings.trainer
     backbone = Backbone(settings.model.path, trainer.lora, dtype=getattr(torch, trainer.dtype), seed=trainer.seed)
 
-    def features(samples: list[Sample]) -> Tensor:
-        passes = backbone.frozen(samples, temperature=1.0, pool=pool)
-        return torch.stack([passed.features_F for passed in passes if passed.features_F is not None])
-
     featuriser = Featuriser(
-        features,
+        lambda samples: backbone.features(samples, pool),
         backbone.tokenizer,
         cache_size=trainer.reward.feature_cache,
         prompt_tokens=trainer.reward.prompt_tokens,

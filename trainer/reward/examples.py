@@ -17,7 +17,7 @@ from trainer.reward.choices import Choice, absolute, ranking
 from trainer.tokens import Sample
 
 Featurise = Callable[[list[Sample]], Tensor]
-"""Features [B, F] of samples, by one frozen pass with `trainer.reward.features.pool`."""
+"""Features [B, F] of samples, as `trainer.reward.features.pool` makes them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

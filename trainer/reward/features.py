@@ -17,25 +17,26 @@ def feature_dim(hidden_size: int) -> int:
     return 2 * hidden_size + 1
 
 
-def pool(hidden_states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Tensor:
+class AnswerPool:
     """Features of responses, float32 [B, F].
 
     - Mean of the token embeddings: which words, whatever their order; EOS among them, so whether it was cut short.
     - Mean of the middle layer: what is said, and how.
     - Log of the number of response tokens.
-
-    Args:
-        hidden_states_BTD: the embeddings' output and every layer's, as transformers returns them.
-        response_mask_BT: true where the input token belongs to the response; every row has one.
     """
-    mask_BT = response_mask_BT.float()
-    length_B1 = mask_BT.sum(dim=1, keepdim=True)
 
-    def mean(hidden_BTD: Tensor) -> Tensor:
-        return torch.einsum("btd,bt->bd", hidden_BTD.float(), mask_BT) / length_B1
+    def layers(self, depth: int) -> tuple[int, ...]:
+        return 0, depth // 2
 
-    words_BD, meaning_BD = mean(hidden_states_BTD[0]), mean(hidden_states_BTD[len(hidden_states_BTD) // 2])
-    return torch.cat([words_BD, meaning_BD, length_B1.log()], dim=1)
+    def __call__(self, states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Tensor:
+        """Every row of `response_mask_BT` is true at a token, or more."""
+        mask_BT = response_mask_BT.float()
+        length_B1 = mask_BT.sum(dim=1, keepdim=True)
+        means = [torch.einsum("btd,bt->bd", state_BTD.float(), mask_BT) / length_B1 for state_BTD in states_BTD]
+        return torch.cat([*means, length_B1.log()], dim=1)
+
+
+pool = AnswerPool()
 
 
 @dataclass(frozen=True, slots=True)
