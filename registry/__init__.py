@@ -1,7 +1,7 @@
 """Policy versions: immutable artifacts and their life cycle, on any fsspec filesystem."""
 
 from registry.artifact import ArtifactError
-from registry.journal import Transition
+from registry.journal import RegistryAway, Transition
 from registry.lifecycle import IllegalTransition, PolicyState, RegistryState
 from registry.manifest import CanaryPrompt, Manifest
 from registry.registry import Registry
@@ -13,6 +13,7 @@ __all__ = [
     "Manifest",
     "PolicyState",
     "Registry",
+    "RegistryAway",
     "RegistryState",
     "Transition",
 ]

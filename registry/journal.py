@@ -66,17 +66,37 @@ class Taken(Exception):
     """Another process wrote this entry first; read it and decide again."""
 
 
+class RegistryAway(OSError):
+    """What was read before is no longer there: a volume that is not mounted, say."""
+
+
 class Journal:
     def __init__(self, filesystem: Any, root: str) -> None:
         self._fs = filesystem
         self._folder = f"{root}/transitions"
         self._fs.makedirs(self._folder, exist_ok=True)
+        self.reachable = True
+        """Whether the last look succeeded."""
 
     def read(self, sequence: int) -> Entry | None:
-        """Entry `sequence` (they start at 1), or None if it is not written yet."""
+        """Entry `sequence` (they start at 1), or None if it is not written yet.
+
+        Raises:
+            RegistryAway: the entry before it has vanished, so that this one's absence says nothing.
+            OSError: the filesystem does not answer.
+        """
+        self.reachable = False
+        entry = self._read(sequence)
+        self.reachable = True
+        return entry
+
+    def _read(self, sequence: int) -> Entry | None:
         try:
             return Entry.from_json(self._fs.cat_file(self._path(sequence)))
         except FileNotFoundError:
+            before = self._path(sequence - 1)
+            if sequence > 1 and not self._fs.exists(before):
+                raise RegistryAway(f"{before} is gone; is the registry's volume mounted?") from None
             return None
 
     def append(self, entry: Entry) -> None:

@@ -1,6 +1,6 @@
 """The states of a policy version, the moves between them, and the state of the whole registry."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -52,6 +52,10 @@ class RegistryState:
     """Versions in the order they became active."""
     training_state: TrainingState = "running"
     sequence: int = 0
+
+    def copy(self) -> "RegistryState":
+        """One that later moves leave as it is."""
+        return replace(self, states=dict(self.states), reasons=dict(self.reasons), history=list(self.history))
 
     def check(self, version: str, to: PolicyState) -> None:
         """Raise IllegalTransition unless `version` may move to `to` now."""

@@ -144,19 +144,10 @@ class Registry:
     # Life cycle
 
     def state(self) -> RegistryState:
-        """What all transitions up to this moment add up to; the caller's own copy."""
+        """What all transitions up to this moment add up to; the caller's own copy. Raises OSError: out of reach."""
         with self._lock:
             self._catch_up()
-            current = self._state
-            return RegistryState(
-                current.active,
-                current.canary,
-                dict(current.states),
-                dict(current.reasons),
-                list(current.history),
-                current.training_state,
-                current.sequence,
-            )
+            return self._state.copy()
 
     def transitions(self, after: int = 0) -> list[Transition]:
         """Every move with a sequence number above `after`, oldest first."""
@@ -230,6 +221,11 @@ class Registry:
                     continue
                 self._catch_up()
                 return
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last look at the transitions succeeded."""
+        return self._journal.reachable
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after each move that this process writes."""

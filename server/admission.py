@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from server.metrics import IN_FLIGHT
+from server.metrics import IN_FLIGHT, IN_FLIGHT_BOUND
 from server.status import exhausted, unavailable
 
 
 class Admission:
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        IN_FLIGHT_BOUND.set(limit)
         self._in_flight = 0
         self.draining = asyncio.Event()
         """Set once: the server finishes what it has and takes no more."""

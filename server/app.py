@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 
+from feedback.disk import DiskCollector
 from feedback.eventlog import EventLog
 from feedback.outcomes import Outcomes
 from feedback.tokens import TokenSigner, load_or_create_keys
@@ -24,6 +25,7 @@ from foldback.v1 import (
     rollout_pb2_grpc,
 )
 from registry import IllegalTransition, PolicyState, Registry, Transition
+from registry.metrics import RegistryCollector
 from server.access import Access
 from server.admission import Admission
 from server.canary import base_canary
@@ -139,7 +141,7 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
             f"{server.host}:{server.admin_port}",
             credentials(access, access.admin_client_ca),
         )
-        metrics_address = _metrics(settings, event_log, stack)
+        metrics_address = _metrics(settings, event_log, registry, stack)
         stack.push_async_callback(_drain, (public, admin), health, admission, interceptors, server.drain_timeout_s)
         await health.serving()
         yield Running(chat_address, admin_address, metrics_address, engine, registry, swap, event_log)
@@ -202,10 +204,11 @@ def _signer(settings: Settings) -> TokenSigner:
     return TokenSigner(keys.keys, keys.current, settings.feedback.token_lifetime_s, settings.feedback.token_tolerance_s)
 
 
-def _metrics(settings: Settings, event_log: EventLog, stack: AsyncExitStack) -> str:
+def _metrics(settings: Settings, event_log: EventLog, registry: Registry, stack: AsyncExitStack) -> str:
     metrics = CollectorRegistry()
     metrics.register(REGISTRY)
-    metrics.register(EventLogCollector(event_log))
+    for collector in (EventLogCollector(event_log), RegistryCollector(registry), DiskCollector(settings.data_dir)):
+        metrics.register(collector)
     server, thread = start_http_server(settings.server.metrics_port, settings.server.host, metrics)
 
     def stop() -> None:

@@ -20,7 +20,7 @@ from foldback.v1 import events_pb2, feedback_pb2, feedback_pb2_grpc
 from server.admission import Admission
 from server.identity import current_tenant
 from server.interceptor import Context
-from server.metrics import FEEDBACK_DELAY, FEEDBACK_RECEIVED
+from server.metrics import FEEDBACK_DELAY, FEEDBACK_RECEIVED, THUMBS
 from server.rates import RaterRates
 from server.status import Refused, exhausted, invalid, not_found, precondition, unavailable
 from settings.feedback import FeedbackSettings
@@ -110,6 +110,8 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         if not duplicate:
             delay_ns = record.receive_time.ToNanoseconds() - record.claims[0].issue_time.ToNanoseconds()
             FEEDBACK_DELAY.labels(kind).observe(delay_ns / 1e9)
+            if kind == "thumbs":
+                THUMBS.labels("up" if request.feedback.thumbs == feedback_pb2.THUMBS_UP else "down").inc()
         return feedback_pb2.SubmitFeedbackResponse(
             feedback_id=record.feedback_id, durability=DURABILITY[durability], duplicate=duplicate
         )

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from registry import RegistryAway
 from server.access import Access
 from server.engines.base import EngineDead
 from server.identity import TENANT
@@ -143,5 +144,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(error, EngineDead):
             self._engine_died()
             return unavailable(f"the engine is down: {error}", "ENGINE_DEAD", retry_after_s=5)
+        if isinstance(error, RegistryAway):
+            return unavailable(f"the registry is out of reach: {error}", "REGISTRY_AWAY", retry_after_s=5)
         log.error("%s failed", name, exc_info=error)
         return Refused(grpc.StatusCode.INTERNAL, f"{type(error).__name__}; the server's log says more", "INTERNAL")

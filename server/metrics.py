@@ -17,10 +17,15 @@ TIME_PER_OUTPUT_TOKEN = Histogram(
     ["slot"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+SERVING = Gauge("foldback_serving", "1 while this replica is ready: it has a policy, an engine, and does not drain.")
+ENGINE_UP = Gauge("foldback_engine_up", "1 while the engine works; 0 before it is loaded and once it has died.")
 IN_FLIGHT = Gauge("foldback_requests_in_flight", "Chats accepted and not yet ended.")
+IN_FLIGHT_BOUND = Gauge("foldback_requests_in_flight_bound", "The most that are accepted: server.max_in_flight.")
 QUEUED = Gauge("foldback_requests_queued", "Chats accepted that wait for their first token.")
 ABORTED = Counter("foldback_requests_aborted", "Chats that ended before all candidates finished.", ["reason"])
 FEEDBACK_RECEIVED = Counter("foldback_feedback_received", "Feedback submitted.", ["kind", "source", "result"])
+THUMBS = Counter("foldback_thumbs", "Thumbs accepted, up or down, as users gave them.", ["direction"])
+RATE_LIMITED = Counter("foldback_feedback_rate_limited", "Feedback refused because its rater sends too much.")
 FEEDBACK_DELAY = Histogram(
     "foldback_feedback_delay_seconds",
     "From serving an answer to feedback on it.",

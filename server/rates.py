@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 
+from server.metrics import RATE_LIMITED
 from server.status import exhausted
 
 MAX_RATERS = 50_000
@@ -33,6 +34,7 @@ class RaterRates:
         if len(self._buckets) > self._capacity:
             self._buckets.popitem(last=False)
         if not granted:
+            RATE_LIMITED.inc()
             raise exhausted(
                 f"feedback.rater_id={rater_id!r} sends more than {self._per_s * 60:g} feedbacks a minute"
                 " (feedback.rater_per_minute)",

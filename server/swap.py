@@ -5,7 +5,15 @@ import logging
 import time
 from collections.abc import Callable
 
-from registry import ArtifactError, IllegalTransition, Manifest, PolicyState, Registry, RegistryState
+from registry import (
+    ArtifactError,
+    IllegalTransition,
+    Manifest,
+    PolicyState,
+    Registry,
+    RegistryAway,
+    RegistryState,
+)
 from server.canary import deviation
 from server.engines.base import Engine, EngineDead, SwapFailed, Weights
 from server.metrics import ENGINE_PAUSED, POLICY_AGE, POLICY_INFO, POLICY_SKEW, SWAP_DURATION, SWAPS
@@ -42,6 +50,7 @@ class SwapController:
         self._serving: tuple[Manifest, Weights] | None = None
         self._refused: dict[str, str] = {}
         self._broken = ""
+        self._away = False
         self._changed = asyncio.Condition()
 
     @property
@@ -62,14 +71,19 @@ class SwapController:
         while True:
             try:
                 await self.follow()
+                self._away = False
             except EngineDead as error:
                 self._engine_broken(str(error))
                 async with self._changed:
                     self._broken = str(error)
                     self._changed.notify_all()
                 return
+            except RegistryAway as error:
+                # What is served goes on, and the next poll tries again.
+                if not self._away:
+                    log.error("could not follow the registry: %s", error)
+                self._away = True
             except Exception:
-                # The registry is out of reach, say: what is served goes on, and the next poll tries again.
                 log.exception("could not follow the registry")
             await asyncio.sleep(self._poll_interval_s)
 

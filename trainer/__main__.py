@@ -43,9 +43,11 @@ def train(settings: Settings, stop: threading.Event) -> None:
     from prometheus_client import REGISTRY, start_http_server
     from transformers.utils.logging import disable_progress_bar
 
+    from feedback.disk import DiskCollector
     from feedback.joiner import Joiner
     from feedback.store import PreferenceStore
     from registry import Registry
+    from registry.metrics import RegistryCollector
     from trainer.announce import Announcer
     from trainer.learner import Learner
     from trainer.loop import Trainer
@@ -62,10 +64,12 @@ def train(settings: Settings, stop: threading.Event) -> None:
     joiner = Joiner(settings.feedback, store)
     REGISTRY.register(JoinerCollector(joiner))
     REGISTRY.register(FunnelCollector(store))
+    REGISTRY.register(DiskCollector(directory))
     server, _ = start_http_server(ours.metrics_port, ours.metrics_host)
     print(f"metrics {ours.metrics_host}:{server.server_port}", flush=True)
 
     registry = Registry(settings.registry_url)
+    REGISTRY.register(RegistryCollector(registry))
     with Announcer(settings.feedback, directory / "spool.sqlite") as announcer:
         announcer.follow(registry)
         # Feedback is joined from the first second, while the model is still being loaded.

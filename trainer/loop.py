@@ -87,7 +87,10 @@ class Trainer:
 
     def turn(self) -> str:
         """Do the next thing there is to do. Returns what has to happen first where there is none, else ""."""
-        state = self._registry.state()
+        try:
+            state = self._registry.state()
+        except OSError as error:
+            return f"waiting for the registry: {error}"
         if state.active is None:
             return "waiting for the server to register the base policy; start it with 'foldback serve'"
         if state.active != self.progress.version:
