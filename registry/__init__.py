@@ -2,11 +2,12 @@
 
 from registry.artifact import ArtifactError
 from registry.journal import RegistryAway, Transition
-from registry.lifecycle import IllegalTransition, PolicyState, RegistryState
+from registry.lifecycle import ActiveChanged, IllegalTransition, PolicyState, RegistryState
 from registry.manifest import CanaryPrompt, Manifest
 from registry.registry import Registry
 
 __all__ = [
+    "ActiveChanged",
     "ArtifactError",
     "CanaryPrompt",
     "IllegalTransition",

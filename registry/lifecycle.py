@@ -39,6 +39,14 @@ class IllegalTransition(Exception):
     """A move that the life cycle does not have; the message names the version, where it is and what is possible."""
 
 
+class ActiveChanged(IllegalTransition):
+    """Another version was made active since the caller decided."""
+
+
+Move = tuple[str, PolicyState, str]
+"""Version, where to, why."""
+
+
 @dataclass(slots=True)
 class RegistryState:
     """Everything the transitions so far add up to."""
@@ -65,6 +73,46 @@ class RegistryState:
             raise IllegalTransition(f"{version} is {now or 'new'}; it can become {possible}, not {to}")
         if to is PolicyState.CANARY and self.canary:
             raise IllegalTransition(f"{self.canary} is the canary; decide on it before {version}")
+
+    def expect_active(self, version: str | None) -> None:
+        """Raise ActiveChanged unless `version` is active; None expects nothing."""
+        if version and version != self.active:
+            raise ActiveChanged(f"{self.active} is active, no longer {version}: {self.reasons.get(self.active or '')}")
+
+    def moves_to(self, version: str, to: PolicyState, reason: str) -> list[Move]:
+        """All that has to happen at once when `version` moves to `to`. Raises IllegalTransition."""
+        self.check(version, to)
+        if to is PolicyState.ACTIVE:
+            retired = [(self.active, PolicyState.RETIRED, f"{version} took its place")] if self.active else []
+            return [*retired, *self._end_canary(version), (version, to, reason)]
+        if version == self.active:
+            last_good = self.last_good()
+            restored = (last_good, PolicyState.ACTIVE, f"{version} was {to}: {reason}")
+            return [(version, to, reason), *self._end_canary(last_good), restored]
+        return [(version, to, reason)]
+
+    def moves_back(self, to_version: str | None, reason: str) -> list[Move]:
+        """A rollback: to `to_version`; else from the canary to the active version, else from that to the last good one.
+
+        Raises IllegalTransition: there is nothing to return to, or `to_version` never served.
+        """
+        if self.canary and to_version in (None, self.active):
+            return [(self.canary, PolicyState.ROLLED_BACK, reason)]
+        target = to_version or self.last_good()
+        if not self.active or target == self.active:
+            raise IllegalTransition(f"{target} is active already")
+        self.check(target, PolicyState.ACTIVE)
+        return [
+            (self.active, PolicyState.ROLLED_BACK, reason),
+            *self._end_canary(target),
+            (target, PolicyState.ACTIVE, f"rolled back from {self.active}: {reason}"),
+        ]
+
+    def _end_canary(self, next_active: str) -> list[Move]:
+        """The canary descends from the active version and is compared with it: they go together."""
+        if not self.canary or self.canary == next_active:
+            return []
+        return [(self.canary, PolicyState.ROLLED_BACK, f"{next_active} was made active meanwhile")]
 
     def apply(self, version: str, to: PolicyState, reason: str) -> None:
         if self.active == version and to is not PolicyState.ACTIVE:

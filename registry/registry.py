@@ -15,13 +15,7 @@ from pydantic import ValidationError
 
 from registry.artifact import ArtifactError, describe, fsync_tree, verify
 from registry.journal import Entry, Journal, Taken, TrainingChange, Transition
-from registry.lifecycle import (
-    ENDED,
-    IllegalTransition,
-    PolicyState,
-    RegistryState,
-    TrainingState,
-)
+from registry.lifecycle import ENDED, Move, PolicyState, RegistryState, TrainingState
 from registry.manifest import CanaryPrompt, Manifest, version_name
 
 Listener = Callable[[Transition], None]
@@ -163,49 +157,53 @@ class Registry:
         reason: str,
         actor: str,
         figures: dict[str, float] | None = None,
+        expected_active: str | None = None,
     ) -> Transition:
         """Move `version` to `to`. In the same entry, promoting it retires the version that was active, and taking the
-        active version down makes the last good one active again.
+        active version down makes the last good one active again. A canary whose rival goes is rolled back with it.
+
+        Args:
+            expected_active: the version whose being active the decision rests on.
 
         Raises:
-            IllegalTransition: the life cycle has no such move.
+            IllegalTransition: the life cycle has no such move; ActiveChanged: `expected_active` is not active.
             ArtifactError: a version that is not in the registry would become active.
         """
 
-        def decide(state: RegistryState) -> list[tuple[str, PolicyState, str]]:
-            state.check(version, to)
-            moves = [(version, to, reason)]
-            if to is PolicyState.ACTIVE:
-                self.manifest(version)
-                if state.active:
-                    moves.insert(0, (state.active, PolicyState.RETIRED, f"{version} took its place"))
-            elif version == state.active:
-                moves.append((state.last_good(), PolicyState.ACTIVE, f"{version} was {to}: {reason}"))
-            return moves
+        def decide(state: RegistryState) -> list[Move]:
+            state.expect_active(expected_active)
+            return self._possible(state.moves_to(version, to, reason))
 
         moves = self._append(decide, actor, figures or {})
         return next(move for move in moves if move.version == version)
 
-    def rollback(self, to_version: str | None, *, reason: str, actor: str) -> Transition:
-        """Take the active version down; `to_version`, or the last good one, is active in the same entry.
+    def rollback(
+        self,
+        to_version: str | None,
+        *,
+        reason: str,
+        actor: str,
+        figures: dict[str, float] | None = None,
+        expected_active: str | None = None,
+    ) -> str:
+        """Take down what came last: the canary if there is one, else the active version; or all down to `to_version`.
+        Returns the version that is active now: in the same entry, the last good one or `to_version`.
 
         Raises:
-            IllegalTransition: nothing to return to, or `to_version` never served.
+            IllegalTransition: nothing to return to, or `to_version` never served; ActiveChanged: as in `transition`.
             ArtifactError: it is no longer in the registry.
         """
+        active = ""
 
-        def decide(state: RegistryState) -> list[tuple[str, PolicyState, str]]:
-            target = to_version or state.last_good()
-            if not state.active or target == state.active:
-                raise IllegalTransition(f"{target} is active already")
-            state.check(target, PolicyState.ACTIVE)
-            self.manifest(target)
-            return [
-                (state.active, PolicyState.ROLLED_BACK, reason),
-                (target, PolicyState.ACTIVE, f"rolled back from {state.active}: {reason}"),
-            ]
+        def decide(state: RegistryState) -> list[Move]:
+            nonlocal active
+            state.expect_active(expected_active)
+            moves = self._possible(state.moves_back(to_version, reason))
+            active = next((name for name, to, _ in moves if to is PolicyState.ACTIVE), state.active or "")
+            return moves
 
-        return self._append(decide, actor, {})[-1]
+        self._append(decide, actor, figures or {})
+        return active
 
     def set_training_state(self, state: TrainingState, *, reason: str, actor: str) -> None:
         """Ask every trainer to run or to pause; `reason` and `actor` stay in the log."""
@@ -233,9 +231,16 @@ class Registry:
 
     # Inside
 
+    def _possible(self, moves: list[Move]) -> list[Move]:
+        """Raises ArtifactError unless the version that becomes active is there."""
+        for name, to, _ in moves:
+            if to is PolicyState.ACTIVE:
+                self.manifest(name)
+        return moves
+
     def _append(
         self,
-        decide: Callable[[RegistryState], list[tuple[str, PolicyState, str]]],
+        decide: Callable[[RegistryState], list[Move]],
         actor: str,
         figures: dict[str, float],
     ) -> tuple[Transition, ...]:

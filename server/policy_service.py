@@ -86,13 +86,13 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             await self._get(request.to_version)
         reason = request.reason or "rolled back by an operator"
         try:
-            transition = await asyncio.to_thread(
+            active = await asyncio.to_thread(
                 self._registry.rollback, request.to_version or None, reason=reason, actor=ACTOR
             )
         except (IllegalTransition, ArtifactError) as error:
             raise _not_possible(error) from error
-        await self._served(transition.version)
-        return policy_pb2.RollbackPolicyResponse(policy=await self._get(transition.version))
+        await self._served(active)
+        return policy_pb2.RollbackPolicyResponse(policy=await self._get(active))
 
     async def SetTrainingState(  # noqa: N802
         self, request: policy_pb2.SetTrainingStateRequest, context: Context

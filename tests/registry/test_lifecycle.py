@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from registry import IllegalTransition, Manifest, PolicyState, Registry
+from registry import ActiveChanged, IllegalTransition, Manifest, PolicyState, Registry
 from registry.lifecycle import LEGAL
 from tests.registry.conftest import BASE_DIGEST
 
@@ -48,9 +48,76 @@ def test_rollback_goes_to_the_named_version_or_the_last_good_one(registry: Regis
     versions = [publish(registry, step) for step in (1, 2, 3)]
     for manifest in versions:
         activate(registry, manifest)
-    assert registry.rollback(None, reason="worse", actor="operator").version == versions[1].version
-    assert registry.rollback(versions[0].version, reason="worse", actor="operator").version == versions[0].version
+    assert registry.rollback(None, reason="worse", actor="operator") == versions[1].version
+    assert registry.rollback(versions[0].version, reason="worse", actor="operator") == versions[0].version
     assert registry.state().states[versions[2].version] is PolicyState.ROLLED_BACK
+
+
+def on_trial(registry: Registry, manifest: Manifest) -> None:
+    registry.transition(manifest.version, PolicyState.CANDIDATE, reason="new", actor="test")
+    registry.transition(manifest.version, PolicyState.CANARY, reason="passed the gate", actor="test")
+
+
+def test_a_rollback_without_a_name_ends_the_canary_and_leaves_the_active_version(
+    registry: Registry, publish: Publish
+) -> None:
+    first, second, third = (publish(registry, step) for step in (1, 2, 3))
+    activate(registry, first)
+    activate(registry, second)
+    on_trial(registry, third)
+    assert registry.rollback(None, reason="worse", actor="operator") == second.version
+    state = registry.state()
+    assert (state.active, state.canary) == (second.version, None)
+    assert state.states[third.version] is PolicyState.ROLLED_BACK
+    assert registry.rollback(None, reason="worse", actor="operator") == first.version
+
+
+def test_whoever_changes_the_active_version_ends_the_canary_in_the_same_entry(
+    registry: Registry, publish: Publish
+) -> None:
+    first, second, third, fourth = (publish(registry, step) for step in (1, 2, 3, 4))
+    activate(registry, first)
+    activate(registry, second)
+    for manifest, change in (
+        (third, lambda: registry.rollback(first.version, reason="worse", actor="operator")),
+        (
+            fourth,
+            lambda: registry.transition(second.version, PolicyState.ACTIVE, reason="after all", actor="operator"),
+        ),
+    ):
+        on_trial(registry, manifest)
+        before = registry.state().sequence
+        change()
+        ended = [move for move in registry.transitions(before) if move.version == manifest.version]
+        assert [(move.to, move.sequence) for move in ended] == [(PolicyState.ROLLED_BACK, before + 1)]
+        assert registry.state().canary is None
+
+
+def test_a_promoted_canary_stays(registry: Registry, publish: Publish) -> None:
+    first, second = publish(registry, 1), publish(registry, 2)
+    activate(registry, first)
+    on_trial(registry, second)
+    figures = {"canary_ratings": 40.0}
+    registry.transition(second.version, PolicyState.ACTIVE, reason="liked", actor="trainer", figures=figures)
+    state = registry.state()
+    assert (state.active, state.canary) == (second.version, None)
+    assert registry.transitions()[-1].figures == figures
+
+
+def test_a_decision_that_rests_on_another_active_version_is_refused(registry: Registry, publish: Publish) -> None:
+    first, second, third = (publish(registry, step) for step in (1, 2, 3))
+    activate(registry, first)
+    activate(registry, second)
+    registry.transition(third.version, PolicyState.CANDIDATE, reason="new", actor="trainer")
+    registry.rollback(None, reason="users complain", actor="operator")
+    before = registry.state()
+    with pytest.raises(ActiveChanged, match=f"{first.version} is active, no longer {second.version}"):
+        registry.transition(
+            third.version, PolicyState.CANARY, reason="passed", actor="trainer", expected_active=second.version
+        )
+    with pytest.raises(ActiveChanged):
+        registry.rollback(None, reason="worse", actor="trainer", expected_active=second.version)
+    assert registry.state() == before
 
 
 def test_the_only_version_cannot_be_taken_down(registry: Registry, publish: Publish) -> None:
@@ -119,6 +186,8 @@ class Lifecycle(RuleBasedStateMachine):
         self.writer.transition(base.version, PolicyState.ACTIVE, reason="first", actor="test")
         self.versions = [base.version]
         self.rejected: set[str] = set()
+        self.stale = self.writer.state()
+        self.rival: tuple[str | None, str | None] = (None, None)
 
     @rule()
     def publish(self) -> None:
@@ -146,6 +215,55 @@ class Lifecycle(RuleBasedStateMachine):
         assert to in LEGAL[before.states[version]]
         if to is PolicyState.REJECTED:
             self.rejected.add(version)
+
+    @rule(to=st.sampled_from([PolicyState.ACTIVE, PolicyState.REJECTED, PolicyState.ROLLED_BACK]), late=st.booleans())
+    def decide_on_the_canary(self, to: PolicyState, late: bool) -> None:
+        """The trainer promotes or rolls back, a server refuses; late: by what they saw before the others' moves."""
+        seen = self.stale if late else self.writer.state()
+        if not seen.canary:
+            return
+        before = self.writer.state()
+        try:
+            self.writer.transition(seen.canary, to, reason="decided", actor="test", expected_active=seen.active)
+        except IllegalTransition:
+            assert self.writer.state() == before
+            assert late
+            return
+        after = self.writer.state()
+        assert before.active == seen.active
+        assert after.active == (seen.canary if to is PolicyState.ACTIVE else seen.active)
+        assert after.canary is None
+        if to is PolicyState.REJECTED:
+            self.rejected.add(seen.canary)
+
+    @rule(data=st.data(), named=st.booleans())
+    def roll_back(self, data: st.DataObject, named: bool) -> None:
+        target = data.draw(st.sampled_from(self.versions)) if named else None
+        before = self.writer.state()
+        try:
+            active = self.writer.rollback(target, reason="worse", actor="operator")
+        except IllegalTransition:
+            assert self.writer.state() == before
+            return
+        after = self.writer.state()
+        assert (after.active, after.canary) == (active, None)
+        assert active in (target, before.active, *before.history)
+        taken_down = before.canary or before.active
+        assert after.states[taken_down] is PolicyState.ROLLED_BACK
+
+    @rule()
+    def look(self) -> None:
+        self.stale = self.writer.state()
+
+    @invariant()
+    def a_canary_keeps_its_rival(self) -> None:
+        """While a canary stands, the version that it is compared with stays active."""
+        if not hasattr(self, "reader"):
+            return
+        state = self.reader.state()
+        if state.canary and state.canary == self.rival[0]:
+            assert state.active == self.rival[1]
+        self.rival = state.canary, state.active
 
     @invariant()
     def exactly_one_version_is_active(self) -> None:
