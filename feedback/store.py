@@ -100,6 +100,19 @@ class PreferenceStore:
                 "learned": one("SELECT count(*) FROM feedback WHERE learned_version IS NOT NULL"),
             }
 
+    def dead_letters(self) -> dict["events_pb2.DeadLetterReason.ValueType", int]:
+        """How many there are of each reason."""
+        return dict(self._reader().execute("SELECT reason, count(*) FROM dead_letters GROUP BY reason").fetchall())
+
+    def raters(self, latest: int) -> list[int]:
+        """How many of the `latest` judgements that count came from each of their raters, who stay unnamed."""
+        rows = self._reader().execute(
+            "SELECT count(*) FROM (SELECT tenant, rater_id FROM feedback WHERE state = 'current' AND NOT retracted"
+            " ORDER BY sequence DESC LIMIT ?) GROUP BY tenant, rater_id",
+            (latest,),
+        )
+        return [count for (count,) in rows]
+
     # --- what the joiner writes
 
     def ingest(

@@ -14,12 +14,15 @@ from prometheus_client.registry import Collector
 import server.log_metrics
 import server.metrics
 import trainer.metrics
+from feedback.disk import DiskCollector
 from feedback.eventlog import EventLog, EventLogState
 from feedback.joiner import Joiner, JoinerState
 from feedback.spool import SpoolState
 from feedback.store import PreferenceStore
+from registry import Registry
+from registry.metrics import RegistryCollector
 from server.log_metrics import EventLogCollector
-from trainer.metrics import FunnelCollector, JoinerCollector
+from trainer.collectors import JoinerCollector, StoreCollector
 
 PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 
@@ -60,14 +63,23 @@ def of_collector(collector: Collector) -> Iterator[Row]:
 
 def server_rows() -> list[Row]:
     idle = EventLogState(connected=True, produced={}, lost={}, spool=SpoolState(0, 0, 0, 0, None))
-    event_log = EventLogCollector(cast(EventLog, SimpleNamespace(state=lambda: idle)))
-    return sorted([*of_module(server.metrics), *of_module(server.log_metrics), *of_collector(event_log)])
+    event_log = EventLogCollector(cast(EventLog, SimpleNamespace(state=lambda: idle)), 0)
+    return sorted(
+        [*of_module(server.metrics), *of_module(server.log_metrics), *of_collector(event_log), *rows_of_both()]
+    )
 
 
 def trainer_rows() -> list[Row]:
     joiner = JoinerCollector(cast(Joiner, SimpleNamespace(state=JoinerState())))
-    funnel = FunnelCollector(cast(PreferenceStore, SimpleNamespace(funnel=dict)))
-    return sorted([*of_module(trainer.metrics), *of_collector(joiner), *of_collector(funnel)])
+    empty = SimpleNamespace(funnel=dict, dead_letters=dict, raters=lambda _: [])
+    store = StoreCollector(cast(PreferenceStore, empty))
+    return sorted([*of_module(trainer.metrics), *of_collector(joiner), *of_collector(store), *rows_of_both()])
+
+
+def rows_of_both() -> list[Row]:
+    """Metrics that server and trainer share."""
+    registry = RegistryCollector(cast(Registry, SimpleNamespace(reachable=True)))
+    return [*of_collector(registry), *of_collector(DiskCollector(Path()))]
 
 
 def page() -> str:

@@ -207,8 +207,9 @@ def _signer(settings: Settings) -> TokenSigner:
 def _metrics(settings: Settings, event_log: EventLog, registry: Registry, stack: AsyncExitStack) -> str:
     metrics = CollectorRegistry()
     metrics.register(REGISTRY)
-    for collector in (EventLogCollector(event_log), RegistryCollector(registry), DiskCollector(settings.data_dir)):
-        metrics.register(collector)
+    metrics.register(EventLogCollector(event_log, settings.feedback.spool_max_bytes))
+    metrics.register(RegistryCollector(registry))
+    metrics.register(DiskCollector(settings.data_dir))
     server, thread = start_http_server(settings.server.metrics_port, settings.server.host, metrics)
 
     def stop() -> None:

@@ -22,8 +22,9 @@ def observe_ack(topic: str, seconds: float) -> None:
 
 
 class EventLogCollector(Collector):
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, spool_max_bytes: int) -> None:
         self._log = log
+        self._spool_max_bytes = spool_max_bytes
 
     def collect(self) -> Iterator[Metric]:
         state = self._log.state()
@@ -40,6 +41,12 @@ class EventLogCollector(Collector):
             return
         oldest = state.spool.oldest_unsent_time
         yield GaugeMetricFamily("foldback_spool_events", "Events waiting for the brokers.", value=state.spool.unsent)
+        yield GaugeMetricFamily("foldback_spool_bytes", "What the spool holds.", value=state.spool.bytes)
+        yield GaugeMetricFamily(
+            "foldback_spool_bound_bytes",
+            "Where it refuses feedback: feedback.spool_max_bytes.",
+            value=self._spool_max_bytes,
+        )
         yield GaugeMetricFamily(
             "foldback_spool_oldest_age_seconds",
             "Age of the oldest event that waits.",

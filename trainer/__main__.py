@@ -48,10 +48,11 @@ def train(settings: Settings, stop: threading.Event) -> None:
     from feedback.store import PreferenceStore
     from registry import Registry
     from registry.metrics import RegistryCollector
+    from trainer import metrics
     from trainer.announce import Announcer
+    from trainer.collectors import JoinerCollector, StoreCollector
     from trainer.learner import Learner
     from trainer.loop import Trainer
-    from trainer.metrics import FunnelCollector, JoinerCollector
     from trainer.rollouts import ServedRollouts
 
     ours = settings.trainer
@@ -63,8 +64,9 @@ def train(settings: Settings, stop: threading.Event) -> None:
     store = PreferenceStore(directory / "preferences.sqlite")
     joiner = Joiner(settings.feedback, store)
     REGISTRY.register(JoinerCollector(joiner))
-    REGISTRY.register(FunnelCollector(store))
+    REGISTRY.register(StoreCollector(store))
     REGISTRY.register(DiskCollector(directory))
+    metrics.show_bounds(ours)
     server, _ = start_http_server(ours.metrics_port, ours.metrics_host)
     print(f"metrics {ours.metrics_host}:{server.server_port}", flush=True)
 

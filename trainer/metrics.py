@@ -5,12 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from feedback.joiner import Joiner
-from feedback.store import PreferenceStore
-from trainer.gate import Report
+from settings.trainer import TrainerSettings
+from trainer.gate import Report, Verdict
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
 from trainer.tokens import Rollout
@@ -25,10 +22,30 @@ step_duration = Histogram(
 )
 
 ppo_kl = Gauge("foldback_ppo_kl_nats", "Mean KL of the policy to the reference, a response.")
+ppo_kl_bound = Gauge("foldback_ppo_kl_bound_nats", "Where training stops and the gate says no: gate.max_kl_nats.")
+ppo_kl_coefficient = Gauge("foldback_ppo_kl_coefficient", "What a nat of KL costs in reward: the controller moves it.")
+ppo_step_kl = Gauge("foldback_ppo_step_kl_nats", "KL that the last update put between the policy and itself, a token.")
 ppo_clip_ratio = Gauge("foldback_ppo_clip_ratio", "Share of tokens whose probability ratio was clipped.")
 ppo_entropy = Gauge("foldback_ppo_entropy_nats", "Mean entropy of the policy, a token.")
+ppo_entropy_bound = Gauge(
+    "foldback_ppo_entropy_bound_nats", "Below it the gate takes a policy for collapsed: gate.min_entropy_nats."
+)
+ppo_tokens = Gauge("foldback_ppo_response_tokens", "Mean length of the rollouts' answers, in tokens.")
+ppo_stopped = Gauge("foldback_ppo_stopped_ratio", "Share of the rollouts' answers that ended by themselves.")
+ppo_policy_loss = Gauge("foldback_ppo_policy_loss", "Clipped surrogate loss, mean over tokens.")
+ppo_gradient = Gauge("foldback_ppo_gradient_norm", "Euclidean norm of the adapters' gradient before it is cut.")
+ppo_stale = Gauge("foldback_ppo_stale_ratio", "Share of the rollouts' tokens that an older version drew.")
+ppo_importance = Gauge(
+    "foldback_ppo_importance_weight", "Mean weight that corrects for older versions; 1: all are current."
+)
+ppo_sampler_gap = Gauge(
+    "foldback_ppo_sampler_gap_nats",
+    "Mean distance of the engine's logprobs from the trainer's: rounding, or a fault.",
+)
+ppo_dropped = Counter("foldback_ppo_dropped_rollouts_total", "Rollouts left out because they were too stale.")
 ppo_iterations = Counter("foldback_ppo_iterations_total", "PPO iterations of this process.")
 ppo_budget = Gauge("foldback_ppo_budget_iterations", "PPO iterations that the judgements so far still allow.")
+value_loss = Gauge("foldback_value_loss", "Clipped squared error of the value head, mean over tokens.")
 value_explained_variance = Gauge(
     "foldback_value_explained_variance_ratio", "Share of the returns' variance that the value head explains."
 )
@@ -46,6 +63,14 @@ reward_calibration_error = Gauge(
     "Mean gap between the reward model's confidence and its accuracy.",
     ["split"],
 )
+reward_loss = Gauge("foldback_reward_model_loss_nats", "Mean negative log likelihood of a judgement.", ["split"])
+reward_length_rule = Gauge(
+    "foldback_reward_model_length_rule_ratio", "Share of the same pairs that 'the longer wins' orders right.", ["split"]
+)
+reward_judgements = Gauge(
+    "foldback_reward_model_judgements", "Judgements learned from, and held out to measure by.", ["split"]
+)
+reward_ready = Gauge("foldback_reward_model_ready", "1 while the reward model is good enough to steer the policy.")
 reward_mean = Gauge(
     "foldback_reward_mean",
     "Mean conservative reward, in deviations of the reference's samples: of rollouts, and of the gate's two policies.",
@@ -53,9 +78,27 @@ reward_mean = Gauge(
 )
 
 gates = Counter("foldback_gate_decisions_total", "Candidates by what the gate said.", ["verdict"])
+gate_failures = Counter("foldback_gate_failed_checks_total", "Checks of the gate that candidates failed.", ["check"])
+gate_win_rate = Gauge(
+    "foldback_gate_win_rate_ratio", "Share of held-out prompts that the last candidate answered better than the active."
+)
+gate_length = Gauge("foldback_gate_length_ratio", "Mean length of the last candidate's answers over the active's.")
+gate_distinct = Gauge(
+    "foldback_gate_distinct_bigrams_ratio", "Distinct bigrams of the last candidate's answers: less is repetition."
+)
+gate_distinct_bound = Gauge(
+    "foldback_gate_distinct_bigrams_bound_ratio", "Below it the gate says no: gate.min_distinct_2."
+)
 versions_published = Counter("foldback_policy_versions_published_total", "Versions that the trainer made active.")
 checkpoint_timestamp = Gauge("foldback_checkpoint_timestamp_seconds", "Unix time of the newest checkpoint.")
 training_paused = Gauge("foldback_training_paused", "1 while an operator has paused training.")
+
+
+def show_bounds(settings: TrainerSettings) -> None:
+    """What the gate allows, for alerts to compare with."""
+    ppo_kl_bound.set(settings.gate.max_kl_nats)
+    ppo_entropy_bound.set(settings.gate.min_entropy_nats)
+    gate_distinct_bound.set(settings.gate.min_distinct_2)
 
 
 @contextmanager
@@ -69,12 +112,28 @@ def timed(phase: str) -> Iterator[None]:
 def show_reward_model(figures: RewardFigures) -> None:
     reward_accuracy.labels("held_out").set(figures.accuracy)
     reward_calibration_error.labels("held_out").set(figures.calibration_error)
+    reward_loss.labels("held_out").set(figures.heldout_loss)
+    reward_length_rule.labels("held_out").set(figures.longer_wins)
+    reward_judgements.labels("train").set(figures.judgements)
+    reward_judgements.labels("held_out").set(figures.heldout_judgements)
+    reward_ready.set(figures.ready)
 
 
 def show_ppo(figures: PpoFigures) -> None:
     ppo_kl.set(figures.kl)
+    ppo_kl_coefficient.set(figures.kl_coefficient)
+    ppo_step_kl.set(figures.approximate_kl)
     ppo_clip_ratio.set(figures.clip_fraction)
     ppo_entropy.set(figures.entropy)
+    ppo_tokens.set(figures.length)
+    ppo_stopped.set(figures.stopped)
+    ppo_policy_loss.set(figures.policy_loss)
+    ppo_gradient.set(figures.grad_norm)
+    ppo_stale.set(figures.stale)
+    ppo_importance.set(figures.importance_mean)
+    ppo_sampler_gap.set(figures.sampler_gap)
+    ppo_dropped.inc(figures.dropped)
+    value_loss.set(figures.value_loss)
     value_explained_variance.set(figures.explained_variance)
     reward_mean.labels("rollouts").set(figures.score)
     ppo_iterations.inc()
@@ -92,45 +151,9 @@ def show_gate(report: Report) -> None:
     reward_mean.labels("candidate").set(report.reward)
     reward_mean.labels("active").set(report.active_reward)
     gates.labels(report.verdict.name.lower()).inc()
-
-
-class JoinerCollector(Collector):
-    """The joiner's own counts, read when Prometheus asks."""
-
-    def __init__(self, joiner: Joiner) -> None:
-        self._joiner = joiner
-
-    def collect(self) -> Iterator[Metric]:
-        state = self._joiner.state
-        consumed = CounterMetricFamily("foldback_events_consumed", "Events that were joined.", labels=["topic"])
-        lag = GaugeMetricFamily("foldback_consumer_lag_records", "Events not read yet.", labels=["topic"])
-        lag_seconds = GaugeMetricFamily(
-            "foldback_consumer_lag_seconds", "Age of the newest event read, where more wait.", labels=["topic"]
-        )
-        for topic, count in list(state.consumed.items()):
-            consumed.add_metric([topic], count)
-        for topic, records in list(state.lag_records.items()):
-            lag.add_metric([topic], records)
-        for topic, seconds in list(state.lag_seconds.items()):
-            lag_seconds.add_metric([topic], seconds)
-        yield consumed
-        yield lag
-        yield lag_seconds
-        yield GaugeMetricFamily(
-            "foldback_broker_connected", "1 while brokers answer the joiner.", value=float(state.connected)
-        )
-
-
-class FunnelCollector(Collector):
-    """The preference store's counts at the moment of asking: a turn of the loop may last minutes."""
-
-    def __init__(self, store: PreferenceStore) -> None:
-        self._store = store
-
-    def collect(self) -> Iterator[Metric]:
-        funnel = GaugeMetricFamily(
-            "foldback_feedback_funnel", "Events of the preference store by stage.", labels=["stage"]
-        )
-        for stage, count in self._store.funnel().items():
-            funnel.add_metric([stage], count)
-        yield funnel
+    gate_win_rate.set(report.win_rate)
+    for check in report.checks:
+        if check.verdict is Verdict.FAILED:
+            gate_failures.labels(check.name).inc()
+        if gauge := {"length_ratio": gate_length, "distinct_2": gate_distinct}.get(check.name):
+            gauge.set(check.figure)

@@ -241,3 +241,22 @@ def test_unknown_enum_values_are_dead_lettered(store: PreferenceStore) -> None:
     ingest(store, RESPONSE, *strange)
     assert reasons(store) == ["INVALID"] * 2
     assert store.funnel()["dead_feedback"] == 2
+
+
+def test_dead_letters_are_counted_by_reason(store: PreferenceStore) -> None:
+    assert store.dead_letters() == {}
+    ingest(store, RESPONSE, make_feedback("f", [RESPONSE], thumbs=9), make_feedback("g", [make_response("late")]))
+    store.expire_waiting(0.0, now=1.0)
+    assert store.dead_letters() == {
+        events_pb2.DEAD_LETTER_REASON_INVALID: 1,
+        events_pb2.DEAD_LETTER_REASON_RESPONSE_MISSING: 1,
+    }
+
+
+def test_the_weight_of_raters_is_over_the_latest_judgements(store: PreferenceStore) -> None:
+    assert store.raters(10) == []
+    responses = [make_response(f"r{number}") for number in range(6)]
+    votes = [make_feedback(f"f{n}", [response], rater_id=f"rater-{n // 2}") for n, response in enumerate(responses)]
+    ingest(store, *responses, *votes)
+    assert sorted(store.raters(10)) == [2, 2, 2]
+    assert store.raters(2) == [2]
