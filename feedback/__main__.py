@@ -1,5 +1,6 @@
 """`python -m feedback …`: import files, look at dead letters, set up topics, run the embedded broker."""
 
+import json
 import signal
 import sys
 import threading
@@ -17,11 +18,11 @@ import settings as settings_package
 from feedback import oasst
 from feedback.commands import broker_settings, operate
 from feedback.connection import admin_client, read_cluster_id
-from feedback.dlq import describe, find_letter, read_letters
+from feedback.dlq import describe, find_letter, newest_letters, read_letters
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
 from feedback.event import Position
 from feedback.producer import Producer
-from feedback.replay import event_of, replay
+from feedback.replay import event_of, replay, summary
 from feedback.topics import all_topics, ensure_topics
 
 _IMPORT_BATCH = 500
@@ -77,15 +78,24 @@ def _summarise(counts: Counter[str], refused: int, brokers: str) -> None:
 
 
 @dlq.command("ls")
-def dlq_ls() -> None:
-    """List the dead letters: reference, time, reason."""
+def dlq_ls(
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the dead letters: reference, time, reason. The oldest first; with --json the newest."""
+    newest, total = newest_letters(broker_settings(), limit)
+    if as_json:
+        print(json.dumps({"total": total, "letters": [summary(stored) for stored in reversed(newest)]}))
+        return
     table = Table("reference", "time", "reason", "origin", "feedback", "detail")
-    for stored in read_letters(broker_settings()):
+    for stored in newest:
         letter = stored.letter
         origin = f"{letter.topic}/{letter.partition}/{letter.offset}"
         reference = f"{stored.partition}:{stored.offset}"
         table.add_row(reference, letter.time.ToJsonString(), stored.reason, origin, letter.feedback_id, letter.detail)
     out.print(table if table.row_count else "no dead letters")
+    if total > len(newest):
+        out.print(f"and {total - len(newest)} older ones; --limit shows more", highlight=False)
 
 
 @dlq.command("show")

@@ -1,5 +1,6 @@
 """The dead-letter topic, as an operator reads it."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -42,6 +43,15 @@ def read_letters(settings: FeedbackSettings, start: tuple[int, int] | None = Non
                     yield StoredLetter(part.partition, record.offset, letter)
     finally:
         consumer.close()
+
+
+def newest_letters(settings: FeedbackSettings, limit: int) -> tuple[list[StoredLetter], int]:
+    """The last `limit` letters, oldest first, and how many there are in all. Raises KafkaError."""
+    newest: deque[StoredLetter] = deque(maxlen=limit)
+    total = 0
+    for total, stored in enumerate(read_letters(settings), 1):  # noqa: B007  # the last number is the total
+        newest.append(stored)
+    return list(newest), total
 
 
 def find_letter(settings: FeedbackSettings, reference: str) -> StoredLetter:

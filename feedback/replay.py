@@ -40,6 +40,26 @@ def replay(producer: Producer, letters: Iterable[StoredLetter]) -> Counter[str]:
     return counts
 
 
+def summary(stored: StoredLetter) -> dict[str, object]:
+    """A letter in a line of JSON, without the event that it holds."""
+    letter = stored.letter
+    try:
+        event_of(stored)
+    except NotReplayable:
+        replayable = False
+    else:
+        replayable = True
+    return {
+        "reference": f"{stored.partition}:{stored.offset}",
+        "time": letter.time.ToJsonString(),
+        "reason": stored.reason,
+        "detail": letter.detail,
+        "origin": f"{letter.topic}/{letter.partition}/{letter.offset}",
+        "feedback_id": letter.feedback_id,
+        "replayable": replayable,
+    }
+
+
 def event_of(stored: StoredLetter) -> Event:
     """The event as it was, with this release's type. Raises NotReplayable."""
     letter = stored.letter

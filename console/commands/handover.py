@@ -37,9 +37,12 @@ def import_oasst(
 
 
 @dlq.command("ls")
-def dlq_ls() -> None:
+def dlq_ls(
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
     """List the dead letters: reason, origin, time."""
-    become("feedback", "dlq", "ls")
+    become("feedback", "dlq", "ls", "--limit", str(limit), *(["--json"] if as_json else []))
 
 
 @dlq.command("show")

@@ -16,14 +16,14 @@ from feedback.audit import Audit, audit
 from feedback.commands import parse_time
 from feedback.connection import admin_client, read_cluster_id
 from feedback.database import open_writer
-from feedback.dlq import read_letters
+from feedback.dlq import newest_letters, read_letters
 from feedback.embedded_broker import EmbeddedBroker
 from feedback.eventlog import EventLog
 from feedback.forget import forget, holdings
 from feedback.producer import Producer
 from feedback.raters import report_raters
 from feedback.record import Record
-from feedback.replay import NotReplayable, event_of, replay
+from feedback.replay import NotReplayable, event_of, replay, summary
 from feedback.store import PreferenceStore
 from feedback.topics import OUTCOMES
 from foldback.v1 import events_pb2
@@ -113,6 +113,8 @@ async def test_replay_gives_a_dead_feedback_another_chance(settings: FeedbackSet
         await emit_response(log, response)
         [letter] = read_letters(settings)
         assert letter.reason == "RESPONSE_MISSING"
+        assert summary(letter)["replayable"] is True
+        assert newest_letters(settings, 1) == ([letter], 1)
         admin = admin_client(settings)
         producer = Producer(settings, read_cluster_id(admin))
         admin.close()
@@ -183,6 +185,8 @@ def test_letters_without_their_event_say_so() -> None:
     empty = events_pb2.DeadLetter(topic="foldback.feedback.v1", reason=events_pb2.DEAD_LETTER_REASON_NO_CONSENT)
     with pytest.raises(NotReplayable, match="NO_CONSENT"):
         event_of(StoredLetter(0, 3, empty))
+    said = summary(StoredLetter(0, 3, empty))
+    assert (said["reference"], said["reason"], said["replayable"]) == ("0:3", "NO_CONSENT", False)
 
 
 def test_times_are_ages_or_moments() -> None:
@@ -207,6 +211,7 @@ def test_the_commands_speak_to_a_broker(settings: FeedbackSettings, tmp_path: Pa
     audited = foldback("audit", "--since", "1h", "--json")
     assert json.loads(audited.stdout)["adds_up"] is True, audited.stderr
     assert "sent again" in foldback("audit").stdout
+    assert json.loads(foldback("dlq", "ls", "--json").stdout) == {"total": 0, "letters": []}
     assert foldback("dlq", "replay", "--reason", "RESPONSE_MISSING").stdout.startswith("0 sent again")
     unconfirmed = foldback("erase", "somebody", "--timeout", "0")
     assert unconfirmed.returncode == 1
