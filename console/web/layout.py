@@ -16,8 +16,9 @@ from console.policies_view import short_version
 from console.web.visit import Visit
 
 REFRESH_S = 2.0
-RATER = """(localStorage.foldbackRater ||= "%s")"""
-"""A browser keeps one pseudonym; a proposal of ours is taken the first time."""
+RATER = """(document.documentElement.dataset.connected = "yes", localStorage.foldbackRater ||= "%s")"""
+"""A browser keeps one pseudonym; a proposal of ours is taken the first time. The mark: from now on the page listens."""
+KNOWN_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Frame:
         proposal = f"{self._visit.rater_id}-{secrets.token_hex(4)}"
         await context.client.connected()
         try:
-            kept = await ui.run_javascript(RATER % proposal, timeout=5)
+            kept = await ui.run_javascript(RATER % proposal, timeout=KNOWN_WITHIN_S)
         except TimeoutError:  # a browser without storage: a pseudonym for this visit
             kept = proposal
         self._visit.rater_id = kept if isinstance(kept, str) and 0 < len(kept) <= 64 else proposal

@@ -13,7 +13,9 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 ARTEFACTS = Path(__file__).parents[1] / "artefacts/web"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
-WAIT_MS = 15_000
+WAIT_MS = 45_000
+"""Long, since success ends the wait: the machine may be busy."""
+CONNECTED = "document.documentElement.dataset.connected"
 expect.set_options(timeout=WAIT_MS)
 
 
@@ -31,17 +33,26 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
-    """A fresh visitor at `url`; errors of the page's scripts, but not of a lost connection, fail at the end."""
+async def tab(browser: Browser, url: str, *, login: bool = False, **options: Any) -> AsyncIterator[Page]:
+    """A fresh visitor at `url`; errors of the page's scripts, but not of a lost connection, fail at the end.
+
+    With `login` the page asks for the token first, and the caller gives it.
+    """
     context = await browser.new_context(base_url=url, **{"viewport": {"width": 1180, "height": 800}, **options})
     page = await context.new_page()
     page.set_default_timeout(WAIT_MS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    await page.goto("/")
+    await (page.goto("/") if login else arrive(page, "/"))
     yield page
     await context.close()
     assert errors == []
+
+
+async def arrive(page: Page, path: str) -> None:
+    """Open `path` and wait until the page listens: before that, a click would be lost."""
+    await page.goto(path)
+    await page.wait_for_function(CONNECTED)
 
 
 async def keep(page: Page, name: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from console.stack import PortPicker, accepts
-from tests.console.browser import chromium, keep, tab
+from console.web.observer import POLL_S
+from tests.console.browser import CONNECTED, arrive, chromium, keep, tab
 from tests.console.fake_server import FakeFoldback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -55,7 +57,7 @@ async def web(fake: FakeFoldback, folder: Path, **console: str) -> AsyncIterator
             await asyncio.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) in (0, -signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 60) in (0, -signal.SIGTERM)
         assert "Traceback" not in said.read_text(), said.read_text()
     finally:
         if process.returncode is None:
@@ -64,13 +66,18 @@ async def web(fake: FakeFoldback, folder: Path, **console: str) -> AsyncIterator
 
 
 async def test_the_token_opens_the_page_and_nothing_else_does(browser: Browser, tmp_path: Path) -> None:
-    async with FakeFoldback() as fake, web(fake, tmp_path, WEB_TOKEN="open sesame") as url, tab(browser, url) as page:
+    async with (
+        FakeFoldback() as fake,
+        web(fake, tmp_path, WEB_TOKEN="open sesame") as url,
+        tab(browser, url, login=True) as page,
+    ):
         await keep(page, "login")
         for attempt in ("sesame", "open sesame"):
             await page.get_by_label("Access token").fill(attempt)
             await page.get_by_role("button", name="Open").click()
             if attempt == "sesame":
                 await expect(page.get_by_role("alert")).to_contain_text("not the token")
+        await page.wait_for_function(CONNECTED)
         await page.get_by_label("Ask anything").fill("tea?")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("log")).to_contain_text("Answer 0 of p000000-base0000 to: tea?")
@@ -124,7 +131,7 @@ async def test_ten_visitors_are_one_client_to_the_server(browser: Browser, tmp_p
     async with FakeFoldback() as fake, web(fake, tmp_path) as url, tab(browser, url) as first:
         await expect(first.locator(".fb-pill")).to_have_text("serving p0")
         for _ in range(3):
-            await (await first.context.new_page()).goto(f"{url}/versions")
-        calls = fake.calls
-        await asyncio.sleep(4)
-        assert fake.calls - calls <= 3
+            await arrive(await first.context.new_page(), f"{url}/versions")
+        calls, began = fake.calls, time.monotonic()
+        await asyncio.sleep(2 * POLL_S)
+        assert fake.calls - calls <= (time.monotonic() - began) / POLL_S + 1

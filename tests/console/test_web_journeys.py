@@ -1,5 +1,6 @@
 """Whole journeys through the web page of a real `foldback up`, in a real browser."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -7,7 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.console.browser import PHONE, chromium, keep, tab, width_beyond_screen
+from console.policies_view import short_version
+from console.scrape import scrape
+from foldback.v1.policy_pb2 import POLICY_STATE_ACTIVE
+from tests.console.browser import PHONE, arrive, chromium, keep, tab, width_beyond_screen
 from tests.integration.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -55,6 +59,19 @@ async def to(page: Page, name: str) -> None:
     await expect(page.get_by_role("heading", level=1)).to_have_text(HEADINGS[name])
 
 
+async def at_rest(stack: Stack) -> str:
+    """The version served once the trainer has seen the pause: what it was about to promote by then is promoted."""
+    url = f"http://127.0.0.1:{stack.ports['TRAINER__METRICS_PORT']}/metrics"
+    async with asyncio.timeout(90), stack.client() as client:
+        while True:
+            paused = (await scrape(url) or {}).get(("foldback_training_paused", ())) == 1
+            listed = await client.list_policies()
+            active = [policy.version for policy in listed.policies if policy.state == POLICY_STATE_ACTIVE]
+            if paused and active == [listed.serving_version]:
+                return short_version(listed.serving_version)
+            await asyncio.sleep(0.2)
+
+
 async def short_answers(page: Page) -> None:
     await page.get_by_role("button", name="Options").click()
     await page.get_by_label("Longest answer, tokens").fill("24")
@@ -72,13 +89,16 @@ async def test_chat_rate_edit_and_see_what_became_of_it(page: Page) -> None:
     await expect(page.get_by_label("Good answer")).to_have_attribute("aria-pressed", "true")
     await expect(page.get_by_text("✓ in the event log")).to_be_visible()
     await page.keyboard.press("e")
+    await expect(page.get_by_label("Your version")).to_be_focused()
     await page.get_by_label("Your version").fill("Leaves in hot water.")
     await keep(page, "edit")
     await page.get_by_role("button", name="Send my version").click()
     await expect(page.get_by_text("✓ your version is in the event log")).to_be_visible()
     await expect(page.get_by_role("log")).to_contain_text("Leaves in hot water.")
 
+    await expect(page.get_by_role("dialog")).to_have_count(0)
     await page.keyboard.press("/")
+    await expect(page.get_by_label("Ask anything")).to_be_focused()
     await page.keyboard.type("And coffee?")
     await page.keyboard.press("Enter")
     await expect(page.get_by_label("Good answer").nth(1)).to_be_visible()
@@ -98,9 +118,11 @@ async def test_chat_rate_edit_and_see_what_became_of_it(page: Page) -> None:
 async def test_rank_blind_with_a_tie_by_keyboard(page: Page, live_stack: Stack) -> None:
     await to(page, "Compare")
     await short_answers(page)
-    await page.get_by_label("A question for it").fill("Which is best?")
-    await page.keyboard.press("Enter")
+    box = page.get_by_label("A question for it")
+    await box.fill("Which is best?")
+    await box.press("Enter")
     await expect(page.get_by_text("Place the best answer first.")).to_be_visible()
+    await expect(box).not_to_be_focused()
     shown = await page.locator(".nicegui-sub-pages").inner_text()
     assert not re.search(r"\bp\d", shown), "a version's name is no blind test"
     for key in ("3", "1", "=", "2"):
@@ -129,21 +151,23 @@ async def test_roll_back_and_promote_again(page: Page, live_stack: Stack) -> Non
     await to(page, "Versions")
     await page.get_by_role("button", name="Pause training").click()
     await expect(page.get_by_role("button", name="Resume training")).to_be_visible()
+    before = await at_rest(live_stack)
     serving = page.locator(".fb-serving h2")
-    before = await serving.inner_text()
+    await expect(serving).to_have_text(before)
     await expect(page.locator(".fb-serving")).to_contain_text("win rate")
     await keep(page, "versions")
     await page.get_by_role("button", name="Roll back").click()
-    await page.get_by_label("Why (others will read it)").fill("a browser says so")
+    why = page.get_by_label("Why (others will read it)")
+    await why.fill("a browser says so")
     await keep(page, "roll_back")
-    await page.keyboard.press("Enter")
+    await why.press("Enter")
     await expect(page.get_by_text(re.compile("is serving again"))).to_be_visible()
     await expect(serving).not_to_have_text(before)
     told = json.loads(live_stack.command("policies", "--json").stdout)
     assert "a browser says so" in json.dumps(told)
     assert told["training_state"] == "TRAINING_STATE_PAUSED"
 
-    await page.get_by_role("button", name=f"Promote {before}").click()
+    await page.get_by_role("button", name=f"Promote {before}", exact=True).click()
     await page.get_by_role("dialog").get_by_role("button", name="Promote").click()
     await expect(serving).to_have_text(before)
     await expect(page.locator(".fb-pill")).to_have_text(f"serving {before}")
@@ -153,7 +177,7 @@ async def test_roll_back_and_promote_again(page: Page, live_stack: Stack) -> Non
 
 async def test_the_keyboard_reaches_everything(page: Page) -> None:
     await expect(page.get_by_label("Ask anything")).to_be_focused()
-    await page.goto("/versions")
+    await arrive(page, "/versions")
     await expect(page.get_by_role("button", name="Roll back")).to_be_visible()
     seen = []
     for _ in range(9):
@@ -166,7 +190,7 @@ async def test_the_keyboard_reaches_everything(page: Page) -> None:
 async def test_it_fits_a_phone_and_works_there(browser: Browser, live_stack: Stack) -> None:
     async with tab(browser, address(live_stack), **PHONE) as phone:
         for name in PAGES:
-            await phone.goto(f"/{name}")
+            await arrive(phone, f"/{name}")
             await expect(phone.get_by_role("heading", level=1)).to_have_count(1)
             await expect(phone.locator(".fb-pill")).to_contain_text("serving p")
             assert await width_beyond_screen(phone) == 0, name
