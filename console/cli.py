@@ -10,6 +10,7 @@ from console.commands import (
     chat,
     config,
     demo,
+    doctor,
     handover,
     policies,
     rank,
@@ -75,7 +76,7 @@ def add(panel: str, *commands: Callable[..., None]) -> None:
 add(RUN, up.up, demo.demo, handover.serve, handover.train, web.web)
 add(USE, chat.chat, rank.rank, simulate.simulate)
 app.add_typer(handover.imports, rich_help_panel=USE)
-add(OPERATE, status.status, policies.policies, policies.promote, policies.rollback)
+add(OPERATE, status.status, doctor.doctor, policies.policies, policies.promote, policies.rollback)
 add(OPERATE, training.pause_training, training.resume_training)
 app.add_typer(handover.dlq, rich_help_panel=OPERATE)
 app.add_typer(handover.topics, rich_help_panel=OPERATE)

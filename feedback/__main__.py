@@ -1,5 +1,6 @@
 """`python -m feedback …`: import files, look at dead letters, set up topics, run the embedded broker."""
 
+import dataclasses
 import json
 import signal
 import sys
@@ -23,6 +24,7 @@ from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
 from feedback.event import Position
 from feedback.producer import Producer
 from feedback.replay import event_of, replay, summary
+from feedback.topic_check import check_topics
 from feedback.topics import all_topics, ensure_topics
 
 _IMPORT_BATCH = 500
@@ -32,8 +34,7 @@ app = typer.Typer(name="feedback", no_args_is_help=True, pretty_exceptions_enabl
 imports = typer.Typer(name="import", help="Bring human feedback from files into the event log.", no_args_is_help=True)
 dlq = typer.Typer(name="dlq", help="Look at feedback that could not be used.", no_args_is_help=True)
 topics = typer.Typer(name="topics", help="Set up the topics.", no_args_is_help=True)
-for single in (imports, topics):
-    single.callback()(lambda: None)  # a group stays a group with one command in it
+imports.callback()(lambda: None)  # a group stays a group with one command in it
 for group in (imports, dlq, topics):
     app.add_typer(group)
 for command in operate:
@@ -141,6 +142,20 @@ def topics_apply() -> None:
     created = ensure_topics(settings)
     for topic in all_topics(settings):
         out.print(f"{topic.name}: {'created' if topic.name in created else 'is there'}", highlight=False)
+
+
+@topics.command("check")
+def topics_check(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Compare the topics there are with the ones that `apply` would make. Exit code 1 if one cannot be used."""
+    checks = check_topics(broker_settings())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks]))
+    for check in checks if not as_json else ():
+        out.print(f"{check.name}: {'; '.join(check.faults + check.differences) or 'as wanted'}", highlight=False)
+    if any(check.faults for check in checks):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -37,6 +37,8 @@ class ConsoleSettings(Section):
     """Port of the web page. 0 picks a free port."""
     web_token: SecretStr = SecretStr("")
     """What the web page asks its visitors for, once a browser. Empty: whoever is on this machine may use it."""
+    min_free_bytes: int = Field(default=2 << 30, ge=0)
+    """Free bytes on the disks of `data_dir` and of a local registry, below which `foldback doctor` asks for more."""
     start_timeout_s: float = Field(default=300, gt=0)
     """How long `foldback up` waits for each process to become healthy."""
     stop_timeout_s: float = Field(default=45, gt=0)

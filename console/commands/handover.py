@@ -62,14 +62,18 @@ def dlq_replay(
     become("feedback", "dlq", "replay", *(references or []), *(["--reason", reason] if reason else []))
 
 
-@topics.callback()
-def _topics() -> None: ...
-
-
 @topics.command("apply")
 def topics_apply() -> None:
     """Create the topics that are missing, with their partitions and retention."""
     become("feedback", "topics", "apply")
+
+
+@topics.command("check")
+def topics_check(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Compare the topics there are with the ones that `apply` would make; exit code 1 if one cannot be used."""
+    become("feedback", "topics", "check", *(["--json"] if as_json else []))
 
 
 def audit(

@@ -207,7 +207,12 @@ def test_the_commands_speak_to_a_broker(settings: FeedbackSettings, tmp_path: Pa
         command = [sys.executable, "-m", "console.cli", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
+    missing = foldback("topics", "check")
+    assert (missing.returncode, missing.stdout.count("is missing")) == (1, 6)
     assert "created" in foldback("topics", "apply").stdout
+    assert [topic["differences"] for topic in json.loads(foldback("topics", "check", "--json").stdout)] == [[]] * 6
+    environment["FOLDBACK_FEEDBACK__PARTITIONS"] = "7"
+    assert "foldback.feedback.v1: it has 6 partitions, not 7" in foldback("topics", "check").stdout
     audited = foldback("audit", "--since", "1h", "--json")
     assert json.loads(audited.stdout)["adds_up"] is True, audited.stderr
     assert "sent again" in foldback("audit").stdout

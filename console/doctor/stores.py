@@ -1,0 +1,48 @@
+"""What keeps the data: the brokers and the registry, as their own packages see them."""
+
+from console.doctor.asking import NotTold, ask
+from console.doctor.finding import Finding, failed, note, ok
+from settings import Settings
+
+APPLY = "'foldback topics apply' creates what is missing; a partition without a leader is the brokers' to mend"
+ALTER = "alter it with your brokers' tools, or set feedback.* to what you mean"
+
+
+async def broker(settings: Settings) -> tuple[list[Finding], bool]:
+    """Whether brokers answer, whether their topics are as wanted; and whether a broker answered at all."""
+    embedded = not settings.feedback.bootstrap_servers
+    where = settings.feedback.bootstrap_servers or f"127.0.0.1:{settings.console.broker_port}"
+    try:
+        topics = await ask("feedback", "topics", "check", "--json")
+    except NotTold as error:
+        remedy = (
+            "'foldback up' embeds one"
+            if embedded
+            else "start it, or correct feedback.bootstrap_servers; see FoldbackBrokerAway in docs/runbooks.md. "
+            "Chat goes on and feedback waits in the spool meanwhile"
+        )
+        return [failed("broker", f"{where}: {error}", remedy)], False
+    found = [ok("broker", f"{where} answers{', embedded: it keeps nothing over a restart' if embedded else ''}")]
+    wrong = [failed("topics", f"{one['name']} {'; '.join(one['faults'])}", APPLY) for one in topics if one["faults"]]
+    wrong += [
+        note("topics", f"{one['name']}: {'; '.join(one['differences'])}", ALTER) for one in topics if one["differences"]
+    ]
+    return [*found, *(wrong or [ok("topics", f"all {len(topics)} are as wanted")])], True
+
+
+async def registry(settings: Settings) -> list[Finding]:
+    try:
+        check = await ask("registry", "check")
+    except NotTold as error:
+        return [failed("registry", str(error), "correct registry.url, or give this user the right to read it")]
+    url = check["url"]
+    if not check["exists"]:
+        return [note("registry", f"nothing at {url} yet", "the server makes it when it first starts: 'foldback up'")]
+    broken = [
+        failed("registry", said, "'foldback rollback' returns to a whole version; restore this one's files from a copy")
+        for said in check["broken"].values()
+    ]
+    if broken:
+        return broken
+    said = f"{url}: {check['versions']} versions, {check['active']} active"
+    return [ok("registry", f"{said}; hashes right of {', '.join(check['verified'])}")]
