@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS responses (
     UNIQUE (tenant, response_id)
 );
 CREATE INDEX IF NOT EXISTS responses_by_time ON responses (serve_time) WHERE consent AND record IS NOT NULL;
+CREATE INDEX IF NOT EXISTS responses_by_version ON responses (policy_version);
 CREATE INDEX IF NOT EXISTS responses_by_rater ON responses (tenant, rater_id);
 
 CREATE TABLE IF NOT EXISTS feedback (

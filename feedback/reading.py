@@ -49,7 +49,7 @@ def build_judgement(
         answers=answers,
         tiers=tuple(tuple(index[name] for name in tier.candidate_ids) for tier in feedback.ranking.tiers),
         rejected_all=feedback.ranking.rejected_all,
-        score=_score(feedback),
+        score=score(feedback),
         text=feedback.demonstration.text or feedback.comment.text,
         receive_time=event.receive_time.ToNanoseconds() / 1e9,
     )
@@ -103,7 +103,8 @@ def _speaks_of(feedback: feedback_pb2.Feedback, candidate_id: str) -> bool:
     return not named or named == candidate_id
 
 
-def _score(feedback: feedback_pb2.Feedback) -> float | None:
+def score(feedback: feedback_pb2.Feedback) -> float | None:
+    """Of thumbs and ratings, scaled to [0, 1]."""
     match feedback.WhichOneof("kind"):
         case "thumbs":
             return float(feedback.thumbs == feedback_pb2.THUMBS_UP)

@@ -19,6 +19,7 @@ from feedback.database import open_reader, open_writer
 from feedback.deadletters import dead_letter, outcome
 from feedback.judgement import Judgement, Prompt
 from feedback.news import outcome_state, retell_outcomes
+from feedback.ratings import Rating, read_ratings
 from feedback.record import Record, Unusable
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
 from foldback.v1 import events_pb2
@@ -63,6 +64,10 @@ class PreferenceStore:
     def recent_prompts(self, limit: int) -> list[Prompt]:
         """Consenting served prompts, newest first, distinct by messages."""
         return reading.read_prompts(self._reader(), limit)
+
+    def ratings(self, versions: Sequence[str], after: int = 0) -> list[Rating]:
+        """What was said of `versions`, by judgements that count, with a sequence above `after`; oldest first."""
+        return read_ratings(self._reader(), versions, after)
 
     def mark_learned(self, feedback_ids: Iterable[str], policy_version: str) -> None:
         """The first version to learn from a feedback is recorded, and told to the servers."""

@@ -249,7 +249,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert (after.active, after.canary) == (active, None)
         assert active in (target, before.active, *before.history)
         taken_down = before.canary or before.active
-        assert after.states[taken_down] is PolicyState.ROLLED_BACK
+        assert after.states[str(taken_down)] is PolicyState.ROLLED_BACK
 
     @rule()
     def look(self) -> None:
