@@ -1,6 +1,7 @@
 """The settings in force, as a person reads them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import BaseModel
 from rich.text import Text
@@ -8,6 +9,7 @@ from rich.text import Text
 from console.terminal import out
 from settings import Settings
 from settings.load import settings_file
+from settings.rules import Constitution
 
 
 def print_settings(settings: Settings) -> None:
@@ -18,6 +20,17 @@ def print_settings(settings: Settings) -> None:
         line = Text.assemble((path, "cyan"), " = ", (str(value), "" if is_default else "bold yellow"))
         line.append(f"   {description.splitlines()[0]}" if description else "", style="dim")
         out.print(line, no_wrap=True, overflow="ellipsis", crop=out.is_terminal)
+
+
+def print_rules(constitution: Constitution, file: Path) -> None:
+    """Every rule that answers are held against, with what it asks for."""
+    if not constitution.rules:
+        out.print(f"\nno rules ({file if file.is_file() else f'no {file}'})")
+        return
+    out.print(f"\n[green]✓[/] rules accepted: {len(constitution.rules)} ({file})\n")
+    for rule in constitution.rules:
+        asked = ", ".join(f"{name}={value}" for name, value in rule.model_dump(exclude={"name"}).items())
+        out.print(Text.assemble((rule.name, "cyan"), f"   {asked}"), no_wrap=True, overflow="ellipsis")
 
 
 def fields(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, object, bool, str]]:

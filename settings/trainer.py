@@ -1,9 +1,11 @@
 """`trainer:` learning from feedback while serving goes on."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from settings.canary import CanarySettings
 from settings.client import ClientSettings
 from settings.ppo import LoraSettings, PpoSettings
 from settings.reward import RewardSettings
@@ -87,10 +89,15 @@ class TrainerSettings(Section):
     checkpoints: int = Field(default=2, ge=1)
     """Latest checkpoints that are kept."""
 
+    rules_file: Path = Path("rules.yaml")
+    """The constitution, looked for beside foldback.yaml. Without a file of the default name there are no rules; a file
+    named here must exist."""
+
     lora: LoraSettings = Field(default_factory=LoraSettings)
     ppo: PpoSettings = Field(default_factory=PpoSettings)
     reward: RewardSettings = Field(default_factory=RewardSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
+    canary: CanarySettings = Field(default_factory=CanarySettings)
 
     @model_validator(mode="after")
     def _rollouts_stay_fresh(self) -> Self:

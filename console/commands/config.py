@@ -11,11 +11,20 @@ def _config() -> None: ...
 
 @config.command()
 def check() -> None:
-    """Print every setting with the value in force; exit code 2 where one is refused.
+    """Print every setting with the value in force, and the rules; exit code 2 where one is refused.
 
     Values come from foldback.yaml (or the file that FOLDBACK_CONFIG names) and from FOLDBACK_* variables, which win.
     """
-    from console.commands.common import load_settings
-    from console.config_view import print_settings
+    from console.commands.common import REFUSED, load_settings
+    from console.config_view import print_rules, print_settings
+    from console.errors import CommandError
+    from settings import SettingsError
+    from settings.rules import load_rules, rules_file
 
-    print_settings(load_settings())
+    settings = load_settings()
+    try:
+        constitution = load_rules(settings)
+    except SettingsError as error:
+        raise CommandError(str(error), REFUSED) from None
+    print_settings(settings)
+    print_rules(constitution, rules_file(settings))

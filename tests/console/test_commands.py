@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 
@@ -160,6 +161,20 @@ def test_config_check(foldback: Foldback, monkeypatch) -> None:
     refused = foldback("config", "check")
     assert refused.exit_code == 2
     assert "server.port='seven'" in refused.stderr
+
+
+def test_config_check_reads_the_rules(foldback: Foldback, monkeypatch, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    monkeypatch.setenv("FOLDBACK_TRAINER__RULES_FILE", str(rules))
+    rules.write_text("rules: [{name: no_echo, kind: echo}]")
+    accepted = foldback("config", "check")
+    assert accepted.exit_code == 0
+    assert "rules accepted: 1" in accepted.output
+    assert "no_echo" in accepted.output
+    rules.write_text("rules: [{name: no_echo, kind: echo, wrods: 3}]")
+    refused = foldback("config", "check")
+    assert refused.exit_code == 2
+    assert "rule 1 (no_echo), wrods: no such field" in refused.stderr
 
 
 def test_help_teaches_and_loads_nothing_heavy() -> None:

@@ -8,6 +8,7 @@ import yaml
 
 import settings
 from scripts.generate_values_schema import OWNED_BY_CHART, SCHEMA, refreshed
+from settings.rules import load_rules
 from tests.helm.chart import VALUES, Object, container, foldback_yaml, named, pod_templates, render
 
 Load = Callable[[list[Object], str], settings.Settings]
@@ -89,6 +90,21 @@ def test_numbers_survive_rendering(load: Load) -> None:
     loaded = load(render({"settings": given}), "server")
     assert loaded.feedback.spool_max_bytes == large
     assert loaded.trainer.gate.min_entropy_nats == small
+
+
+def test_rules_lie_beside_the_settings_where_the_trainer_looks(load: Load, tmp_path: Path) -> None:
+    rules = [{"name": "short", "kind": "length", "most": 80, "veto": 0.5}, {"name": "polite", "kind": "refusal"}]
+    objects = render({"rules": rules})
+    [config] = [one for one in objects if one["kind"] == "ConfigMap" and "rules.yaml" in one["data"]]
+    assert "foldback.yaml" in config["data"], "one folder for both"
+    loaded = load(objects, "trainer")
+    (tmp_path / "rules.yaml").write_text(config["data"]["rules.yaml"])
+    assert [rule.name for rule in load_rules(loaded).rules] == ["short", "polite"]
+    checksums = {
+        pod_templates(render(values))["trainer"]["metadata"]["annotations"]["checksum/settings"]
+        for values in ({}, {"rules": rules})
+    }
+    assert len(checksums) == 2, "the trainer restarts with other rules"
 
 
 def test_drain_is_the_server_s_own() -> None:
