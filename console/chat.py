@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from console import votes
 from console.commands.common import Session
-from console.policies_view import short_version
+from console.names import short_version
 from console.reading import Left, edit, read_choice, read_line
 from console.terminal import out
 from foldback.v1 import chat_pb2, feedback_pb2

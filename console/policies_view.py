@@ -7,7 +7,9 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
+from console.names import short_version
 from console.terminal import out, table
+from console.verdict import FIGURES, reasons, told
 from foldback.v1 import policy_pb2 as pb
 
 STYLES = {
@@ -20,8 +22,8 @@ STYLES = {
 SHOWN_FIGURES = 3
 
 
-def print_json(listed: pb.ListPoliciesResponse) -> None:
-    sys.stdout.write(MessageToJson(listed, preserving_proto_field_name=True) + "\n")
+def print_json(message: pb.ListPoliciesResponse | pb.Policy) -> None:
+    sys.stdout.write(MessageToJson(message, preserving_proto_field_name=True) + "\n")
 
 
 def print_table(listed: pb.ListPoliciesResponse) -> None:
@@ -39,17 +41,31 @@ def print_table(listed: pb.ListPoliciesResponse) -> None:
             Text(state_name(policy.state), style=STYLES.get(policy.state, "")),
             Text(short_version(policy.parent), style="dim"),
             Text(local_time(policy.create_time), style="dim"),
-            Text(figures(policy)),
-            Text(policy.reason, style="dim"),
+            Text(", ".join(told(policy.figures, SHOWN_FIGURES))),
+            Text("; ".join(reasons(policy.reason)), style="dim"),
         )
     out.print(rows)
-    out.print(f"\ntraining is {training_name(listed.training_state)}", style="dim")
+    out.print(
+        f"\ntraining is {training_name(listed.training_state)} · 'foldback policies VERSION' shows one in full",
+        style="dim",
+    )
 
 
-def short_version(version: str) -> str:
-    """p000012-3fa9c1d2 as p12: enough to tell versions apart by eye."""
-    number = version.partition("-")[0].removeprefix("p")
-    return f"p{int(number)}" if number.isdecimal() else version or "–"
+def print_policy(policy: pb.Policy) -> None:
+    """One version: its state, why, and every figure."""
+    state = Text(state_name(policy.state).replace("_", " "), style=STYLES.get(policy.state, ""))
+    out.print(Text.assemble((policy.version, "bold"), " ", state))
+    parent = f"from {policy.parent}" if policy.parent else "the base model"
+    out.print(f"{parent}, {local_time(policy.create_time)}", style="dim")
+    for reason in reasons(policy.reason):
+        out.print(Text.assemble("\n", ("why  ", "bold"), reason) if reason else "")
+    if policy.figures:
+        rows = table("figure", "", "name")
+        for name, value in sorted(policy.figures.items(), key=lambda figure: figure[0] not in FIGURES):
+            title, form = FIGURES.get(name, ("", "{:.4g}"))
+            rows.add_row(Text(title or name), Text(form.format(value)), Text(name if title else "", style="dim"))
+        out.print()
+        out.print(rows)
 
 
 def state_name(state: "pb.PolicyState.ValueType") -> str:
@@ -64,10 +80,3 @@ def local_time(time: Timestamp) -> str:
     if not time.ToNanoseconds():
         return "–"
     return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%d %b %H:%M:%S")
-
-
-def figures(policy: pb.Policy) -> str:
-    """The first few figures by name."""
-    shown = sorted(policy.figures.items())[:SHOWN_FIGURES]
-    more = len(policy.figures) - len(shown)
-    return ", ".join(f"{name} {value:.3g}" for name, value in shown) + (f", +{more}" if more else "")

@@ -17,6 +17,11 @@ def chat(
 
     After each answer: u thumbs up, d thumbs down, r another answer (then say which is better), e write it the way it
     should have been, Enter nothing, q quit. Ctrl-C stops an answer half-way.
+
+    Examples:
+        foldback chat
+        foldback chat --system "Answer in one sentence." --temperature 0.3
+        foldback chat --no-consent    talk without being learned from
     """
     from console.chat import Conversation
     from console.commands.common import Session

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
+from console.completion import personas
 from console.errors import CommandError
+from console.personas import PERSONAS
 
 if TYPE_CHECKING:
     from console.client import Client
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 REFUSED = 2
 """Exit code where settings are refused."""
+Taste = Annotated[str, typer.Option(help=f"Whose taste: {', '.join(PERSONAS)}.", autocompletion=personas)]
 LabelNoise = Annotated[
     float, typer.Option(min=0, max=1, help="Share of judgements that say the opposite of what was meant.")
 ]

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from console.commands.common import Hostile, LabelNoise
+from console.commands.common import Hostile, LabelNoise, Taste
 from console.personas import PERSONAS
 
 
 def demo(
-    persona: Annotated[str, typer.Option(help=f"Whose taste: {', '.join(PERSONAS)}.")] = "second_person",
+    persona: Taste = "second_person",
     minutes: Annotated[float, typer.Option(min=0.1, help="The longest it may learn.")] = 15.0,
     full: Annotated[bool, typer.Option("--full", help="Learn to the end even when the targets are met.")] = False,
     rate: Annotated[float, typer.Option(min=0.001, help="Conversations per second of the simulated users.")] = 0.4,
@@ -33,6 +33,10 @@ def demo(
     Starts everything on a scratch folder and free ports, measures how much the base policy's answers to held-out
     questions please the persona, lets the users rate, and measures again after every swap. Prints the curve and a
     verdict for each target, and writes demo.png and demo.json. The exit code is 0 only if all targets hold.
+
+    Examples:
+        foldback demo
+        foldback demo --persona formal --full --out results
     """
     from console.demo import Plan, run_demo
     from console.errors import CommandError

@@ -13,6 +13,10 @@ def doctor(
     Settings, model files, packages, disk, ports, brokers and topics, registry, server and keys, trainer, web page,
     clock. It changes nothing, and works whether Foldback runs or not. The exit code is 1 where anything has to be
     mended.
+
+    Examples:
+        foldback doctor
+        foldback doctor --json | jq '.findings[] | select(.level != "ok")'
     """
     import asyncio
 

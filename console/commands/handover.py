@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from console.completion import reasons as letter_reasons
+
 imports = typer.Typer(name="import", help="Bring human feedback from files into the event log.", no_args_is_help=True)
-dlq = typer.Typer(name="dlq", help="Look at feedback that could not be used.", no_args_is_help=True)
-topics = typer.Typer(name="topics", help="Set up the topics.", no_args_is_help=True)
+dlq = typer.Typer(name="dlq", help="Feedback that could not be used: list, show, replay.", no_args_is_help=True)
+topics = typer.Typer(name="topics", help="Set up and check the topics.", no_args_is_help=True)
 
 
 def serve() -> None:
@@ -32,7 +34,13 @@ def import_oasst(
         Path, typer.Argument(help="OpenAssistant conversation trees, one JSON object a line.", exists=True)
     ],
 ) -> None:
-    """Import OpenAssistant trees: rankings and thumbs, sent through Kafka like any other feedback."""
+    """Import OpenAssistant trees: rankings and thumbs, sent through Kafka like any other feedback.
+
+    Importing the same file again adds nothing.
+
+    Examples:
+        foldback import oasst oasst_trees.jsonl
+    """
     become("feedback", "import", "oasst", str(file))
 
 
@@ -41,7 +49,12 @@ def dlq_ls(
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """List the dead letters: reason, origin, time."""
+    """List the dead letters: reason, origin, time.
+
+    Examples:
+        foldback dlq ls
+        foldback dlq ls --json --limit 50
+    """
     become("feedback", "dlq", "ls", "--limit", str(limit), *(["--json"] if as_json else []))
 
 
@@ -56,9 +69,16 @@ def dlq_show(
 @dlq.command("replay")
 def dlq_replay(
     references: Annotated[list[str] | None, typer.Argument(help="partition:offset, as `dlq ls` lists them.")] = None,
-    reason: Annotated[str, typer.Option(help="All letters of this reason, such as RESPONSE_MISSING.")] = "",
+    reason: Annotated[
+        str, typer.Option(help="All letters of this reason, such as RESPONSE_MISSING.", autocompletion=letter_reasons)
+    ] = "",
 ) -> None:
-    """Send dead letters to the topic they came from, once their cause is mended."""
+    """Send dead letters to the topic they came from, once their cause is mended. Twice is harmless.
+
+    Examples:
+        foldback dlq replay 0:17
+        foldback dlq replay --reason RESPONSE_MISSING
+    """
     become("feedback", "dlq", "replay", *(references or []), *(["--reason", reason] if reason else []))
 
 
@@ -87,6 +107,10 @@ def audit(
     """Check that all acknowledged feedback is learned, dead-lettered or waiting.
 
     The exit code is 1 where any is lost.
+
+    Examples:
+        foldback audit
+        foldback audit --since 24h --json
     """
     options = [part for name, value in (("--since", since), ("--until", until)) if value for part in (name, value)]
     options += [part for path in receipts or [] for part in ("--receipts", str(path))]
@@ -98,7 +122,14 @@ def erase(
     tenant: Annotated[str, typer.Option(help="Whose rater it is.")] = "default",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the trainer.")] = 30.0,
 ) -> None:
-    """Forget a rater: what they said and were served leaves the preference store and all later training sets."""
+    """Forget a rater: what they said and were served leaves the preference store and all later training sets.
+
+    The exit code is 1 where the trainer has not confirmed it in time; the same again asks again.
+
+    Examples:
+        foldback erase user-17
+        foldback erase user-17 --tenant shop --timeout 120
+    """
     become("feedback", "erase", rater, "--tenant", tenant, "--timeout", str(timeout))
 
 
@@ -106,10 +137,19 @@ def raters(
     limit: Annotated[int, typer.Option(help="How many to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """List the raters who weigh most."""
+    """List the raters who weigh most.
+
+    Examples:
+        foldback raters --limit 5
+        foldback raters --json
+    """
     become("feedback", "raters", "--limit", str(limit), *(["--json"] if as_json else []))
 
 
 def become(module: str, *arguments: str) -> None:
+    """Raises CommandError where the settings are refused, as every command does."""
+    from console.commands.common import load_settings
+
+    load_settings()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

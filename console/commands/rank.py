@@ -15,6 +15,10 @@ def rank(
 
     An order like 2>1=3 means: 2 is best, 1 and 3 are equal. `none` says that none of them will do. The answers stand
     in the order that the server shuffled them into, so that the first place favours nobody.
+
+    Examples:
+        foldback rank "How can I sleep better?"
+        foldback rank "Write a haiku about tea." -n 4 --max-tokens 60
     """
     from console.commands.common import Session
     from console.rank import ask_for_ranking

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from console.commands.common import Hostile, LabelNoise
+from console.commands.common import Hostile, LabelNoise, Taste
 from console.personas import PERSONAS
 
 
 def simulate(
-    persona: Annotated[str, typer.Option(help=f"Whose taste: {', '.join(PERSONAS)}.")] = "second_person",
+    persona: Taste = "second_person",
     users: Annotated[int, typer.Option(min=1, help="Concurrent users.")] = 4,
     rate: Annotated[float, typer.Option(min=0.001, help="Conversations started per second, all together.")] = 1.0,
     candidates: Annotated[int, typer.Option(min=1, max=8, help="Answers to each question.")] = 4,
@@ -23,6 +23,11 @@ def simulate(
 
     Each persona has a taste that the policy does not know; they rank and thumb by it, with noise, and often say
     nothing. Runs until Ctrl-C. The exit code is 1 if any request failed.
+
+    Examples:
+        foldback simulate
+        foldback simulate --persona brief --users 8 --rate 0.5
+        foldback simulate --conversations 100    stops by itself
     """
     from console.commands.common import load_settings
     from console.errors import CommandError

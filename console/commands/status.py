@@ -11,6 +11,10 @@ def status(
     """Show what is served, whether it is well, and what has been learned from how much feedback.
 
     The exit code is 1 where the server is not serving.
+
+    Examples:
+        foldback status
+        foldback status --json | jq .funnel
     """
     import asyncio
 

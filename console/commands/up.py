@@ -6,6 +6,12 @@ def up() -> None:
 
     An embedded Kafka-compatible broker is started unless feedback.bootstrap_servers names one. Logs go to
     data_dir/logs. Ctrl-C stops all of it in order; if one part dies, its last words are shown and the rest is stopped.
+
+    Examples:
+        foldback up
+        FOLDBACK_CONSOLE__WEB_PORT=0 foldback up
+        FOLDBACK_MODEL__NAME=models/my-model foldback up
+        FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS=kafka:9092 foldback up
     """
     from console.commands.common import load_settings
     from console.up import run_up

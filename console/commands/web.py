@@ -6,6 +6,9 @@ def web() -> None:
 
     It is a client of the server that console.address names, like every other command. `foldback up` starts it by
     itself, on http://127.0.0.1:8080 unless console.web_port says otherwise.
+
+    Examples:
+        FOLDBACK_CONSOLE__ADDRESS=chat.example:50051 foldback web
     """
     from console.commands.common import load_settings
     from console.web.app import run_web

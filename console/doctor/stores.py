@@ -1,6 +1,6 @@
 """What keeps the data: the brokers and the registry, as their own packages see them."""
 
-from console.doctor.asking import NotTold, ask
+from console.asking import NotTold, ask
 from console.doctor.finding import Finding, failed, note, ok
 from settings import Settings
 

@@ -11,7 +11,10 @@ from console.web.compare_page import compare_page
 from console.web.feedback_page import feedback_page
 from console.web.layout import Frame, Page
 from console.web.learning_page import learning_page
+from console.web.ledger import Ledger
+from console.web.letters_page import letters_page
 from console.web.observer import Observer
+from console.web.raters_page import raters_page
 from console.web.versions_page import versions_page
 from console.web.visit import Visit
 from settings import Settings
@@ -23,6 +26,8 @@ PAGES = {
     "/learning": Page("Learning", "insights", learning_page),
     "/versions": Page("Versions", "account_tree", versions_page),
     "/feedback": Page("Feedback", "how_to_vote", feedback_page),
+    "/feedback/raters": Page("Raters", "", raters_page),
+    "/feedback/dead-letters": Page("Dead letters", "", letters_page),
 }
 STOP_S = 2
 """Open tabs get so long to say good-bye."""
@@ -40,10 +45,10 @@ def run_web(settings: Settings) -> None:
     else:
         with PortPicker() as picker:
             port = picker.pick(console.web_host)
-    observer = Observer(settings)
+    observer, ledger = Observer(settings), Ledger()
 
     async def visit() -> None:
-        await Frame(Visit(observer, console.rater_id), PAGES).build()
+        await Frame(Visit(observer, ledger, console.rater_id), PAGES).build()
 
     app.on_startup(observer.start)
     app.on_shutdown(observer.stop)

@@ -9,7 +9,7 @@ from nicegui.events import KeyEventArguments
 
 from console import votes
 from console.errors import explain
-from console.policies_view import short_version
+from console.names import short_version
 from console.web.answers import grow
 from console.web.composer import Composer
 from console.web.editor import edited

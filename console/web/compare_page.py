@@ -6,7 +6,7 @@ from nicegui import ui
 from nicegui.events import KeyEventArguments, ValueChangeEventArguments
 
 from console import votes
-from console.policies_view import short_version
+from console.names import short_version
 from console.web.answers import grow
 from console.web.composer import Composer
 from console.web.layout import failures_shown, heading, words

@@ -4,8 +4,9 @@ import grpc
 from nicegui import ui
 
 from console.errors import explain
-from console.policies_view import short_version
+from console.names import short_version
 from console.web.layout import REFRESH_S, heading, words
+from console.web.sections import sections
 from console.web.visit import Visit
 from foldback.v1 import feedback_pb2
 
@@ -38,6 +39,7 @@ class FeedbackPage:
 
     def build(self) -> None:
         heading("Where feedback goes", "From an answer to a version that has learned from what was said about it.")
+        sections("/feedback")
         self._funnel = ui.element("div").classes("fb-funnel")
         words("h2", "Yours in this tab")
         self._mine = ui.element("div").classes("fb-mine")
@@ -98,4 +100,4 @@ def _draw(funnel: dict[str, int]) -> None:
     left = [f"{funnel[stage]:,} {meaning}" for stage, meaning in ASIDE.items() if funnel.get(stage)]
     words("p", "Besides: " + ", ".join(left) + "." if left else "None was lost on the way.").classes("fb-quiet")
     if funnel.get("dead_lettered"):
-        words("p", "'foldback dlq ls' shows why.").classes("fb-quiet")
+        ui.link("Why could they not be used?", "/feedback/dead-letters")

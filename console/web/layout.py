@@ -12,7 +12,7 @@ from nicegui import context, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from console.errors import explain
-from console.policies_view import short_version
+from console.names import short_version
 from console.web.visit import Visit
 
 REFRESH_S = 2.0
@@ -25,6 +25,7 @@ KNOWN_WITHIN_S = 30.0
 class Page:
     title: str
     icon: str
+    """"" for a page that another one links to."""
     build: Callable[[Visit], None]
 
 
@@ -39,7 +40,7 @@ class Frame:
         with ui.element("header").classes("fb-header"), ui.element("div").classes("fb-bar"):
             ui.link("Foldback", "/").classes("fb-brand")
             with ui.element("nav").classes("fb-nav").props('aria-label="Pages"'):
-                for path, page in self._pages.items():
+                for path, page in ((path, page) for path, page in self._pages.items() if page.icon):
                     with ui.link("", path) as links[path]:
                         ui.icon(page.icon).props("aria-hidden=true")
                         ui.label(page.title)
@@ -49,8 +50,11 @@ class Frame:
             self._problem = ui.label()
 
         def mark(path: str) -> None:
+            path = path.split("?")[0].split("#")[0]
+            if path in self._pages:
+                ui.page_title(f"{self._pages[path].title} · Foldback")
             for target, link in links.items():
-                here = path.split("?")[0] == target
+                here = path == target or (target != "/" and path.startswith(f"{target}/"))
                 link.classes(add="fb-here" if here else "", remove="" if here else "fb-here")
                 link.props("aria-current=page" if here else "", remove="" if here else "aria-current")
 

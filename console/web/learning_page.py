@@ -4,7 +4,8 @@ import json
 
 from nicegui import ui
 
-from console.policies_view import short_version, training_name
+from console.names import short_version
+from console.policies_view import training_name
 from console.web.layout import REFRESH_S, heading, words
 from console.web.observer import Observer, versions_with
 from console.web.timeline import HEIGHT, timeline

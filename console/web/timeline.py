@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from console.policies_view import short_version
+from console.names import short_version
 from console.web.history import History
 from console.web.observer import versions_with
 from foldback.v1 import policy_pb2

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from console.chat import DURABILITY
 from console.web.answers import Response
+from console.web.ledger import Ledger
 from console.web.observer import Observer
 from console.web.placing import Placing
 from foldback.v1 import chat_pb2, feedback_pb2
@@ -61,6 +62,7 @@ class Options:
 @dataclass(slots=True)
 class Visit:
     observer: Observer
+    ledger: Ledger
     rater_id: str
     """A pseudonym; the page makes it one of this browser's own."""
     options: Options = field(default_factory=Options)

@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.integration.stack import Stack
+
 ARTEFACTS = Path(__file__).parents[1] / "artefacts/web"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
 WAIT_MS = 45_000
 """Long, since success ends the wait: the machine may be busy."""
+HEADINGS = {
+    "Chat": "Chat",
+    "Compare": "Which answer is best?",
+    "Learning": "How it learns",
+    "Versions": "Versions",
+    "Feedback": "Where feedback goes",
+    "Raters": "Raters",
+    "Dead letters": "Dead letters",
+}
 CONNECTED = "document.documentElement.dataset.connected"
 expect.set_options(timeout=WAIT_MS)
 
@@ -53,6 +64,17 @@ async def arrive(page: Page, path: str) -> None:
     """Open `path` and wait until the page listens: before that, a click would be lost."""
     await page.goto(path)
     await page.wait_for_function(CONNECTED)
+
+
+def address(stack: Stack) -> str:
+    return f"http://127.0.0.1:{stack.ports['CONSOLE__WEB_PORT']}"
+
+
+async def to(page: Page, name: str) -> None:
+    """Follow the link to a page, and wait for it: the page before stays a moment, with buttons of the same names."""
+    await page.get_by_role("navigation").get_by_role("link", name=name).click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(HEADINGS[name])
+    await expect(page).to_have_title(f"{name} · Foldback")
 
 
 async def keep(page: Page, name: str) -> None:

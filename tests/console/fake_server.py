@@ -46,6 +46,8 @@ class FakeFoldback(
         """By request_id: a retry lands on itself."""
         self.failures: deque[tuple[grpc.StatusCode, float | None]] = deque()
         """(code, seconds in RetryInfo) of the next calls."""
+        self.described: dict[str, policy_pb2.Policy] = {}
+        """What ListPolicies says of a version, where a test wants it otherwise."""
         self.calls = 0
         self._random = Random(0)
         self._news = asyncio.Condition()
@@ -201,6 +203,8 @@ class FakeFoldback(
         return policy_pb2.SetTrainingStateResponse(state=request.state)
 
     def _policy(self, version: str) -> policy_pb2.Policy:
+        if version in self.described:
+            return self.described[version]
         state = ACTIVE if version == self.serving else RETIRED
         parent = "" if version == BASE else BASE
         return policy_pb2.Policy(version=version, parent=parent, state=state, figures={"kl_nats": 1.5})

@@ -1,18 +1,35 @@
 """Commands as a person types them, against a real gRPC server."""
 
 import json
+import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
+import typer.main
 
+from console.cli import app
+from console.completion import personas, versions
+from console.verdict import reasons
 from foldback.v1 import feedback_pb2, policy_pb2
 from tests.console.conftest import Foldback
 from tests.console.fake_server import BASE, FakeFoldback
 
 NOWHERE = {"FOLDBACK_CONSOLE__ADDRESS": "127.0.0.1:9", "FOLDBACK_CONSOLE__ADMIN_ADDRESS": "127.0.0.1:9"}
+
+
+def commands(group: Any = None, prefix: str = "") -> dict[str, Any]:
+    """Every command by what is typed after `foldback`."""
+    found = {}
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        inner = hasattr(command, "commands")
+        found |= commands(command, f"{prefix}{name} ") if inner else {prefix + name: command}
+    return found
 
 
 def only(fake: FakeFoldback) -> feedback_pb2.Feedback:
@@ -110,12 +127,72 @@ def test_policies_promote_and_rollback(foldback: Foldback, fake_server: FakeFold
     assert "p000000-base0000" in foldback("policies").output
     refused = foldback("promote", "p000009-x")
     assert refused.exit_code == 1
-    assert "NOT_FOUND: no version p000009-x ('foldback policies' lists" in refused.stderr
-    assert f"serving {BASE}" in foldback("promote", BASE, "--reason", "test").output
+    assert "no version p000009-x: 'foldback policies' lists" in refused.stderr
+    assert f"serving {BASE}" in foldback("promote", "p0", "--reason", "test").output
     assert f"serving {BASE}" in foldback("rollback").output
     listed = json.loads(foldback("policies", "--json").output)
     assert listed["serving_version"] == BASE
     assert listed["policies"][0]["state"] == "POLICY_STATE_ACTIVE"
+
+
+def test_one_version_in_full_says_why_it_was_rejected(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    fake_server.described[BASE] = policy_pb2.Policy(
+        version=BASE,
+        state=policy_pb2.POLICY_STATE_REJECTED,
+        reason="win rate 0.38, win rate bound 0.28 ~ 0.4",
+        figures={"gate_win_rate": 0.38, "ppo_loss": 0.125},
+    )
+    told = foldback("policies", "p0").output
+    assert "rejected" in told
+    assert "win rate, lower bound 28%, at least 40% is asked: too few answers to show more" in " ".join(told.split())
+    assert re.search(r"win rate +38% +gate_win_rate", told)
+    assert re.search(r"ppo_loss +0\.125", told)
+    assert json.loads(foldback("policies", "p0", "--json").output)["state"] == "POLICY_STATE_REJECTED"
+    assert foldback("policies", "p7").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("passed the gate", ["passed the gate"]),
+        ("p000007-c5c0b75c took its place, at last", ["p7 took its place, at last"]),
+        (
+            "win rate 0.60, kl nats 31.20 > 25, length ratio 0.31 < 0.5",
+            ["from the reference 31.2 nats, at most 25.0 nats is allowed", "length × 0.31, at least × 0.50 is asked"],
+        ),
+        ("win rate nan, finite 0.00 < 1", ["its weights or figures are not finite numbers"]),
+        ("win rate 0.55, surprise 3.00 > 2", ["surprise 3, at most 2 is allowed"]),
+        ("", []),
+    ],
+)
+def test_the_gates_checks_are_told_in_words(text: str, said: list[str]) -> None:
+    assert reasons(text) == said
+
+
+def test_the_shell_is_told_versions_and_personas(fake_server: FakeFoldback, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("p0", f"active {BASE}") in versions("p")
+    assert versions("q") == []
+    assert [name for name, _ in personas("b")] == ["brief"]
+    monkeypatch.setenv("FOLDBACK_CONSOLE__ADMIN_ADDRESS", "127.0.0.1:9")
+    assert versions("p") == []
+
+
+def test_the_shell_asks_the_command() -> None:
+    """As bash does it, with the line so far in variables."""
+    asked = {"_FOLDBACK_COMPLETE": "complete_bash", "COMP_WORDS": "foldback simulate --persona br", "COMP_CWORD": "3"}
+    command = [str(Path(sys.executable).parent / "foldback")]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["brief"]
+
+
+def test_every_command_teaches(foldback: Foldback) -> None:
+    """Help in a sentence, options explained, and where a table is printed a way to get JSON."""
+    tables = {"status", "doctor", "policies", "audit", "raters", "dlq ls", "topics check"}
+    for name, command in commands().items():
+        told = foldback(*name.split(), "--help").output
+        assert command.help.split()[0] in told
+        assert ("--json" in told) is (name in tables), name
+        assert all(option.help for option in command.params), name
 
 
 def test_training_is_paused_and_resumed(foldback: Foldback, fake_server: FakeFoldback) -> None:

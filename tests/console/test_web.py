@@ -14,8 +14,9 @@ from playwright.async_api import Browser, expect
 
 from console.stack import PortPicker, accepts
 from console.web.observer import POLL_S
-from tests.console.browser import CONNECTED, arrive, chromium, keep, tab
-from tests.console.fake_server import FakeFoldback
+from foldback.v1 import policy_pb2 as pb
+from tests.console.browser import CONNECTED, arrive, chromium, keep, tab, to
+from tests.console.fake_server import BASE, FakeFoldback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 MARKUP = '<img src="x" onerror="document.title = `taken`"> <b>bold</b>'
@@ -93,7 +94,7 @@ async def test_what_a_model_writes_is_text(browser: Browser, tmp_path: Path) -> 
         await page.keyboard.press("Enter")
         await expect(page.locator(".fb-text")).to_have_text(MARKUP)
         assert await page.locator("main img").count() == 0
-        assert await page.title() == "Foldback"
+        assert await page.title() == "Chat · Foldback"
 
 
 async def test_an_answer_can_be_stopped_and_the_conversation_goes_on(browser: Browser, tmp_path: Path) -> None:
@@ -111,6 +112,39 @@ async def test_an_answer_can_be_stopped_and_the_conversation_goes_on(browser: Br
         assert said[0] == "count"
         assert said[1].startswith("one one")
         assert said[2] == "and?"
+
+
+async def test_versions_say_why_and_stay_in_place(browser: Browser, tmp_path: Path) -> None:
+    """A refused one with the gate's reasons, a canary, and a button that other versions' news do not take away."""
+    async with FakeFoldback() as fake:
+        for number, state, reason in (
+            (1, pb.POLICY_STATE_RETIRED, "p000004-fake0004 took its place"),
+            (2, pb.POLICY_STATE_REJECTED, "win rate 0.38, win rate bound 0.28 < 0.4, kl nats 31.20 > 25"),
+            (3, pb.POLICY_STATE_CANARY, "passed the gate"),
+        ):
+            version = f"p{number:06d}-fake000{number}"
+            await fake.swap(version)
+            figures = {"gate_win_rate": 0.38, "gate_reward": 0.46, "gate_kl_nats": 31.2}
+            fake.described[version] = pb.Policy(
+                version=version, parent=BASE, state=state, reason=reason, figures=figures
+            )
+        await fake.swap(BASE)
+        async with web(fake, tmp_path) as url, tab(browser, url) as page:
+            await to(page, "Versions")
+            refused = page.locator(".fb-rejected")
+            await expect(refused).to_contain_text("Refused")
+            await expect(refused).to_contain_text("win rate, lower bound 28%, at least 40% is asked")
+            await expect(refused).to_contain_text("from the reference 31.2 nats, at most 25.0 nats is allowed")
+            await expect(refused.get_by_role("button")).to_have_count(0)
+            await expect(page.locator(".fb-canary")).to_contain_text("tried on a share of the traffic")
+            button = page.get_by_role("button", name="Promote p1", exact=True)
+            same = await button.element_handle()
+            await keep(page, "versions_why")
+            await fake.swap("p000004-fake0004")
+            await expect(page.locator(".fb-serving h2")).to_have_text("p4")
+            assert same is not None
+            assert await same.evaluate("button => button.isConnected")
+            assert await page.locator(".fb-version h2").all_inner_texts() == ["p4", "p0", "p3", "p2", "p1"]
 
 
 async def test_a_server_that_is_gone_is_said_so(browser: Browser, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from console.policies_view import short_version
+from console.names import short_version
 from console.scrape import scrape
 from foldback.v1.policy_pb2 import POLICY_STATE_ACTIVE
-from tests.console.browser import PHONE, arrive, chromium, keep, tab, width_beyond_screen
+from tests.console.browser import PHONE, address, arrive, chromium, keep, tab, to, width_beyond_screen
 from tests.integration.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -27,14 +27,7 @@ DRAWN = """() => {
   return points > 50 && swaps > 20;
 }"""
 """The chart holds points in indigo and swaps in amber."""
-HEADINGS = {
-    "Chat": "Chat",
-    "Compare": "Which answer is best?",
-    "Learning": "How it learns",
-    "Versions": "Versions",
-    "Feedback": "Where feedback goes",
-}
-PAGES = ("", "compare", "learning", "versions", "feedback")
+PAGES = ("", "compare", "learning", "versions", "feedback", "feedback/raters", "feedback/dead-letters")
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +40,6 @@ async def browser() -> AsyncIterator[Browser]:
 async def page(browser: Browser, live_stack: Stack) -> AsyncIterator[Page]:
     async with tab(browser, address(live_stack)) as opened:
         yield opened
-
-
-def address(stack: Stack) -> str:
-    return f"http://127.0.0.1:{stack.ports['CONSOLE__WEB_PORT']}"
-
-
-async def to(page: Page, name: str) -> None:
-    await page.get_by_role("navigation").get_by_role("link", name=name).click()
-    # The page before it stays for a moment, with buttons of the same names.
-    await expect(page.get_by_role("heading", level=1)).to_have_text(HEADINGS[name])
 
 
 async def at_rest(stack: Stack) -> str:
@@ -194,7 +177,7 @@ async def test_it_fits_a_phone_and_works_there(browser: Browser, live_stack: Sta
             await expect(phone.get_by_role("heading", level=1)).to_have_count(1)
             await expect(phone.locator(".fb-pill")).to_contain_text("serving p")
             assert await width_beyond_screen(phone) == 0, name
-            await keep(phone, f"phone_{name or 'chat'}")
+            await keep(phone, f"phone_{name.rpartition('/')[2] or 'chat'}")
         bar = await phone.get_by_role("navigation").bounding_box()
         assert bar is not None
         assert bar["y"] + bar["height"] == pytest.approx(740, abs=1), "the pages' bar is where the thumb is"
