@@ -61,6 +61,16 @@ class PpoSettings(Section):
     missing_eos_penalty: float = Field(default=0.0, ge=0)
     """Taken from the score of a response cut at the token limit. 0 where a low limit cuts most of them."""
 
+    entropy_coefficient: float = Field(default=0.0, ge=0)
+    """Reward a nat of entropy at each token. 0: off; the KL to the reference keeps the policy about as broad."""
+    demonstrations: int = Field(default=8, ge=0)
+    """Users' own edits that an iteration learns from by imitation, drawn from all there are; 0: none."""
+    demonstration_coefficient: float = Field(default=0.1, ge=0)
+    """Weight of their mean negative log likelihood a token beside the policy loss, whose advantages have deviation 1.
+    Small, as an edit also beats its original in the reward model; larger copies the few who write."""
+    demonstration_tokens: int = Field(default=256, ge=1)
+    """First tokens of an edit that are learned from."""
+
     importance_cap: float = Field(default=2.0, ge=1)
     """Largest weight π_proximal / π_behaviour of a token that an older policy drew."""
     max_staleness: int = Field(default=2, ge=0)

@@ -8,7 +8,8 @@ class PpoFigures:
     """Means are over response tokens, or responses where it says so. Watch KL, length and entropy, not the score."""
 
     kl: float
-    """Nats a response to the reference, of the policy that the rollouts are credited to (k1 estimate)."""
+    """Nats a response to the reference, of the policy before the update; rollouts that an older policy drew are
+    weighted by how likely they are today."""
     kl_coefficient: float
     """β that the update used."""
     score: float
@@ -29,6 +30,8 @@ class PpoFigures:
     """Nats a token between the proximal policy and that of each step (k3 estimate)."""
     grad_norm: float
     """Of the adapters, before clipping, mean over steps."""
+    demonstration_nll: float | None
+    """Nats a token of the demonstrations, mean over steps. None without any."""
     value_loss: float
     """Mean over the last pass of the value head."""
     explained_variance: float

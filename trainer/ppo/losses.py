@@ -36,6 +36,19 @@ def policy_loss(
     return weights * losses, clipped
 
 
+def entropy_loss(logprobs: Tensor, entropy: Tensor, weights: Tensor) -> Tensor:
+    """w · (log π + H) · log π with the first two factors held fixed: in expectation its gradient is that of −H.
+
+    ∇H = −Σ_v π(v) (log π(v) + H) ∇ log π(v), since Σ_v π(v) ∇ log π(v) = 0: an average over tokens that π draws, so
+    the drawn token stands for all of them, and its log-probability is all that needs a gradient. H is a baseline.
+
+    Args:
+        entropy: of the distribution each token was drawn from.
+        weights: π / π_behaviour a token, truncated.
+    """
+    return weights * (logprobs + entropy).detach() * logprobs
+
+
 def importance_weights(proximal_logprobs: Tensor, behaviour_logprobs: Tensor, cap: float) -> Tensor:
     """min(π_proximal / π_behaviour, cap) a token: decoupled PPO (Hilton et al. 2022, arXiv:2110.00641), truncated."""
     return (proximal_logprobs - behaviour_logprobs).exp().clamp(max=cap)

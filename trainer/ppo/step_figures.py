@@ -1,9 +1,12 @@
 """Figures gathered over the optimiser steps of one update."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor
+
+from trainer.ppo.demonstrations import mean_nll
 
 
 class StepSummary(TypedDict):
@@ -17,6 +20,7 @@ class StepSummary(TypedDict):
     approximate_kl: float
     grad_norm: float
     sampler_gap: float
+    demonstration_nll: float | None
 
 
 class StepFigures:
@@ -26,6 +30,7 @@ class StepFigures:
         self._entropies: list[Tensor] = []
         self._clipped: list[Tensor] = []
         self._sampler_gaps: list[Tensor] = []
+        self._demonstrations: list[Tensor] = []
         self._grad_norms: list[float] = []
 
     def observe(
@@ -46,6 +51,9 @@ class StepFigures:
         if not self._grad_norms:
             self._sampler_gaps.append((logprobs_N - behaviour_N).abs())
 
+    def observe_demonstrations(self, nll: Sequence[Tensor]) -> None:
+        self._demonstrations += nll
+
     def end_step(self, grad_norm: Tensor) -> None:
         self._grad_norms.append(grad_norm.item())
 
@@ -61,6 +69,7 @@ class StepFigures:
             approximate_kl=(ratios_N - 1 - log_ratios_N).mean().item(),
             grad_norm=sum(self._grad_norms) / len(self._grad_norms),
             sampler_gap=_mean(self._sampler_gaps),
+            demonstration_nll=mean_nll(self._demonstrations),
         )
 
 

@@ -10,15 +10,17 @@ from torch import Tensor
 from settings.ppo import PpoSettings
 from trainer.backbone import Backbone, FrozenPass
 from trainer.ppo.batch import RolloutBatch
+from trainer.ppo.demonstrations import add_gradient, dealt
 from trainer.ppo.figures import PpoFigures
 from trainer.ppo.gae import gae
 from trainer.ppo.kl_controller import KlController
-from trainer.ppo.losses import importance_weights, policy_loss, value_loss
+from trainer.ppo.kl_estimate import kl_estimate
+from trainer.ppo.losses import entropy_loss, importance_weights, policy_loss, value_loss
 from trainer.ppo.rewards import penalise_missing_eos, token_rewards
 from trainer.ppo.rloo import rloo
 from trainer.ppo.step_figures import StepFigures
 from trainer.ppo.whitening import whiten
-from trainer.tokens import Rollout
+from trainer.tokens import Rollout, Sample
 from trainer.value import ValueHead
 
 _ADAM_EPSILON = 1e-5
@@ -54,9 +56,16 @@ class Ppo:
         """The present policy is served as `version`: rollouts from it are current until the next update."""
         self._published[version] = self._updates
 
-    def update(self, rollouts: Sequence[Rollout], frozen: Sequence[FrozenPass], scores: Sequence[float]) -> PpoFigures:
+    def update(
+        self,
+        rollouts: Sequence[Rollout],
+        frozen: Sequence[FrozenPass],
+        scores: Sequence[float],
+        demonstrations: Sequence[Sample] = (),
+    ) -> PpoFigures:
         """Train on `rollouts`, whose responses earned `scores`; `frozen` are their passes at their temperature.
 
+        `demonstrations`, prompts with what should have been said, are imitated beside it.
         Versions never marked as published count as old, of unknown age: corrected for, not dropped.
 
         Raises:
@@ -76,7 +85,7 @@ class Ppo:
 
         proximal_BT = self._proximal_logprobs(batch)
         weights_BT = importance_weights(proximal_BT, batch.behaviour_logprobs_BT, self._settings.importance_cap)
-        kl = ((proximal_BT - batch.reference_logprobs_BT) * batch.mask_BT).sum(-1).mean().item()
+        kl = kl_estimate(proximal_BT, batch.behaviour_logprobs_BT, batch.reference_logprobs_BT, batch.mask_BT)
         rewards_BT = token_rewards(
             penalise_missing_eos(kept_scores, batch.rollouts, self._settings.missing_eos_penalty),
             proximal_BT,
@@ -89,8 +98,9 @@ class Ppo:
         advantages_BT, returns_BT = self._estimate(rewards_BT, values_BT, batch)
 
         steps = StepFigures()
-        for minibatch in self._minibatches(batch):
-            self._improve_policy(batch, minibatch, proximal_BT, advantages_BT, weights_BT, steps)
+        minibatches = list(self._minibatches(batch))
+        for minibatch, imitated in zip(minibatches, dealt(demonstrations, len(minibatches)), strict=True):
+            self._improve_policy(batch, minibatch, proximal_BT, advantages_BT, weights_BT, imitated, steps)
         final_value_loss = self._improve_value(batch, values_BT, returns_BT)
 
         coefficient = self._kl.coefficient
@@ -183,9 +193,10 @@ class Ppo:
         proximal_BT: Tensor,
         advantages_BT: Tensor,
         weights_BT: Tensor,
+        demonstrations: Sequence[Sample],
         steps: StepFigures,
     ) -> None:
-        """One optimiser step on the mean loss over the minibatch's tokens."""
+        """One optimiser step on the mean loss over the minibatch's tokens, and the demonstrations'."""
         settings = self._settings
         tokens = int(batch.mask_BT[minibatch].sum())
         samples = [batch.rollouts[i].sample for i in minibatch]
@@ -202,8 +213,16 @@ class Ppo:
             losses_N, clipped_N = policy_loss(
                 logprobs_N, proximal_N, advantages_N, weights_N, settings.clip, settings.dual_clip
             )
+            if settings.entropy_coefficient:
+                drawn_N = importance_weights(logprobs_N.detach(), behaviour_N, settings.importance_cap)
+                bonus_N = entropy_loss(logprobs_N, entropy_bt[mask_bt], drawn_N)
+                losses_N = losses_N + settings.entropy_coefficient * bonus_N
             (losses_N.sum() / tokens).backward()  # type: ignore[no-untyped-call]
             steps.observe(losses_N, logprobs_N, proximal_N, behaviour_N, entropy_bt[mask_bt], clipped_N)
+        if demonstrations and settings.demonstration_coefficient:
+            steps.observe_demonstrations(
+                add_gradient(self._backbone, demonstrations, batch.temperature, settings.demonstration_coefficient)
+            )
         norm = torch.nn.utils.clip_grad_norm_(self._adapters, settings.max_grad_norm)
         self._steps += 1
         warm = min(1.0, self._steps / max(1, settings.warmup_steps))
