@@ -17,7 +17,7 @@ from rich.table import Table
 
 import settings as settings_package
 from feedback import oasst
-from feedback.commands import broker_settings, operate
+from feedback.commands import broker_settings, busy, operate
 from feedback.connection import admin_client, read_cluster_id
 from feedback.dlq import describe, find_letter, newest_letters, read_letters
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
@@ -49,7 +49,8 @@ def import_oasst(
 ) -> None:
     """OpenAssistant trees: rankings and thumbs. Importing the same file again adds nothing."""
     settings = broker_settings()
-    events = [event for tree in oasst.read_trees(file) for event in oasst.import_events(tree, tenant)]
+    with busy(f"reading {file}"):
+        events = [event for tree in oasst.read_trees(file) for event in oasst.import_events(tree, tenant)]
     ensure_topics(settings)
     admin = admin_client(settings)
     cluster_id = read_cluster_id(admin)
@@ -84,7 +85,8 @@ def dlq_ls(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """List the dead letters: reference, time, reason. The oldest first; with --json the newest."""
-    newest, total = newest_letters(broker_settings(), limit)
+    with busy("reading the dead-letter topic"):
+        newest, total = newest_letters(broker_settings(), limit)
     if as_json:
         print(json.dumps({"total": total, "letters": [summary(stored) for stored in reversed(newest)]}))
         return
@@ -114,19 +116,20 @@ def dlq_replay(
     if bool(references) is bool(reason):
         raise ValueError("give references, or --reason, as `foldback dlq ls` lists them")
     settings = broker_settings()
-    if references:
-        letters = [find_letter(settings, reference) for reference in references]
-        for stored in letters:
-            event_of(stored)
-    else:
-        letters = [stored for stored in read_letters(settings) if stored.reason == reason]
-    admin = admin_client(settings)
-    producer = Producer(settings, read_cluster_id(admin))
-    admin.close()
-    try:
-        counts = replay(producer, letters)
-    finally:
-        producer.close()
+    with busy("reading the dead-letter topic, and sending again"):
+        if references:
+            letters = [find_letter(settings, reference) for reference in references]
+            for stored in letters:
+                event_of(stored)
+        else:
+            letters = [stored for stored in read_letters(settings) if stored.reason == reason]
+        admin = admin_client(settings)
+        producer = Producer(settings, read_cluster_id(admin))
+        admin.close()
+        try:
+            counts = replay(producer, letters)
+        finally:
+            producer.close()
     out.print(
         f"{counts['replayed']} sent again, {counts['left out']} without the event, {counts['refused']} refused",
         highlight=False,
@@ -181,7 +184,7 @@ def main() -> None:
                 "Is it running? 'foldback up' embeds a broker; FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS names others.",
                 file=sys.stderr,
             )
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, settings_package.SettingsError | ValueError) else 1)
 
 
 if __name__ == "__main__":

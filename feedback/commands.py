@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 import settings as settings_package
@@ -36,14 +37,17 @@ def audit(
     """Check that all acknowledged feedback is learned, dead-lettered or waiting. Exit code 1 if any is lost."""
     settings = settings_package.load()
     now = time.time()
-    result = run_audit(
-        broker_settings(),
-        store=_store(settings),
-        receipts=[settings.data_dir / "receipts", *(receipts or [])],
-        spools=[settings.data_dir / "spool.sqlite"],
-        since=parse_time(since, now) if since else 0.0,
-        until=parse_time(until, now) if until else float("inf"),
-    )
+    start = parse_time(since, now) if since else 0.0
+    end = parse_time(until, now) if until else float("inf")
+    with busy("reading receipts, topic, spool and preference store"):
+        result = run_audit(
+            broker_settings(),
+            store=_store(settings),
+            receipts=[settings.data_dir / "receipts", *(receipts or [])],
+            spools=[settings.data_dir / "spool.sqlite"],
+            since=start,
+            until=end,
+        )
     if as_json:
         # Not asdict, which takes a Counter apart wrongly.
         plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
@@ -63,7 +67,8 @@ def erase(
     settings = settings_package.load()
     store = _store(settings)
     before = holdings(store, tenant, rater)
-    result = forget(broker_settings(), tenant, rater, timeout_s)
+    with busy(f"waiting until the trainer has obeyed, at most {timeout_s:g} s"):
+        result = forget(broker_settings(), tenant, rater, timeout_s)
     if not result.confirmed:
         out.print(f"on the erasures topic; not confirmed within {timeout_s:g} s: is the trainer running?")
         out.print("Run the same again to see it confirmed.")
@@ -93,6 +98,11 @@ def raters(
 
 
 operate = (audit, erase, raters)
+
+
+def busy(doing: str) -> Status:
+    """Something moves on a terminal while this goes on; a pipe sees nothing of it."""
+    return Console(stderr=True).status(f"{doing} …")
 
 
 def broker_settings() -> FeedbackSettings:
