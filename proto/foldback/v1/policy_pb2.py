@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66oldback/v1/policy.proto\x12\x0b\x66oldback.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x06Policy\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.foldback.v1.PolicyState\x12\x31\n\x07\x66igures\x18\x06 \x03(\x0b\x32 .foldback.v1.Policy.FiguresEntry\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x08 \x01(\t\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb9\x02\n\x10PolicyTransition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x04\x66rom\x18\x03 \x01(\x0e\x32\x18.foldback.v1.PolicyState\x12$\n\x02to\x18\x04 \x01(\x0e\x32\x18.foldback.v1.PolicyState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12;\n\x07\x66igures\x18\x06 \x03(\x0b\x32*.foldback.v1.PolicyTransition.FiguresEntry\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"<\n\x13ListPoliciesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa3\x01\n\x14ListPoliciesResponse\x12%\n\x08policies\x18\x01 \x03(\x0b\x32\x13.foldback.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x32\n\x0etraining_state\x18\x04 \x01(\x0e\x32\x1a.foldback.v1.TrainingState\"#\n\x10GetPolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"8\n\x11GetPolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.foldback.v1.Policy\".\n\x14WatchPoliciesRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\"J\n\x15WatchPoliciesResponse\x12\x31\n\ntransition\x18\x01 \x01(\x0b\x32\x1d.foldback.v1.PolicyTransition\"7\n\x14PromotePolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15PromotePolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.foldback.v1.Policy\";\n\x15RollbackPolicyRequest\x12\x12\n\nto_version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x16RollbackPolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.foldback.v1.Policy\"T\n\x17SetTrainingStateRequest\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.foldback.v1.TrainingState\x12\x0e\n\x06reason\x18\x02 \x01(\t\"E\n\x18SetTrainingStateResponse\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.foldback.v1.TrainingState*\xe7\x01\n\x0bPolicyState\x12\x1c\n\x18POLICY_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15POLICY_STATE_TRAINING\x10\x01\x12\x1a\n\x16POLICY_STATE_CANDIDATE\x10\x02\x12\x17\n\x13POLICY_STATE_CANARY\x10\x03\x12\x17\n\x13POLICY_STATE_ACTIVE\x10\x04\x12\x18\n\x14POLICY_STATE_RETIRED\x10\x05\x12\x19\n\x15POLICY_STATE_REJECTED\x10\x06\x12\x1c\n\x18POLICY_STATE_ROLLED_BACK\x10\x07*f\n\rTrainingState\x12\x1e\n\x1aTRAINING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAINING_STATE_RUNNING\x10\x01\x12\x19\n\x15TRAINING_STATE_PAUSED\x10\x02\x32\x9e\x04\n\rPolicyService\x12S\n\x0cListPolicies\x12 .foldback.v1.ListPoliciesRequest\x1a!.foldback.v1.ListPoliciesResponse\x12J\n\tGetPolicy\x12\x1d.foldback.v1.GetPolicyRequest\x1a\x1e.foldback.v1.GetPolicyResponse\x12X\n\rWatchPolicies\x12!.foldback.v1.WatchPoliciesRequest\x1a\".foldback.v1.WatchPoliciesResponse0\x01\x12V\n\rPromotePolicy\x12!.foldback.v1.PromotePolicyRequest\x1a\".foldback.v1.PromotePolicyResponse\x12Y\n\x0eRollbackPolicy\x12\".foldback.v1.RollbackPolicyRequest\x1a#.foldback.v1.RollbackPolicyResponse\x12_\n\x10SetTrainingState\x12$.foldback.v1.SetTrainingStateRequest\x1a%.foldback.v1.SetTrainingStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66oldback/v1/policy.proto\x12\x0b\x66oldback.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x06Policy\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.foldback.v1.PolicyState\x12\x31\n\x07\x66igures\x18\x06 \x03(\x0b\x32 .foldback.v1.Policy.FiguresEntry\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x08 \x01(\t\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb9\x02\n\x10PolicyTransition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x04\x66rom\x18\x03 \x01(\x0e\x32\x18.foldback.v1.PolicyState\x12$\n\x02to\x18\x04 \x01(\x0e\x32\x18.foldback.v1.PolicyState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12;\n\x07\x66igures\x18\x06 \x03(\x0b\x32*.foldback.v1.PolicyTransition.FiguresEntry\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"<\n\x13ListPoliciesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xbb\x01\n\x14ListPoliciesResponse\x12%\n\x08policies\x18\x01 \x03(\x0b\x32\x13.foldback.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x32\n\x0etraining_state\x18\x04 \x01(\x0e\x32\x1a.foldback.v1.TrainingState\x12\x16\n\x0e\x63\x61nary_version\x18\x05 \x01(\t\"#\n\x10GetPolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"8\n\x11GetPolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.foldback.v1.Policy\".\n\x14WatchPoliciesRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\"J\n\x15WatchPoliciesResponse\x12\x31\n\ntransition\x18\x01 \x01(\x0b\x32\x1d.foldback.v1.PolicyTransition\"7\n\x14PromotePolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15PromotePolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.foldback.v1.Policy\";\n\x15RollbackPolicyRequest\x12\x12\n\nto_version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x16RollbackPolicyResponse\x12#\n\x06policy\x18\x01 \x01(\x0b\x32\x13.foldback.v1.Policy\"T\n\x17SetTrainingStateRequest\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.foldback.v1.TrainingState\x12\x0e\n\x06reason\x18\x02 \x01(\t\"E\n\x18SetTrainingStateResponse\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.foldback.v1.TrainingState*\xe7\x01\n\x0bPolicyState\x12\x1c\n\x18POLICY_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15POLICY_STATE_TRAINING\x10\x01\x12\x1a\n\x16POLICY_STATE_CANDIDATE\x10\x02\x12\x17\n\x13POLICY_STATE_CANARY\x10\x03\x12\x17\n\x13POLICY_STATE_ACTIVE\x10\x04\x12\x18\n\x14POLICY_STATE_RETIRED\x10\x05\x12\x19\n\x15POLICY_STATE_REJECTED\x10\x06\x12\x1c\n\x18POLICY_STATE_ROLLED_BACK\x10\x07*f\n\rTrainingState\x12\x1e\n\x1aTRAINING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAINING_STATE_RUNNING\x10\x01\x12\x19\n\x15TRAINING_STATE_PAUSED\x10\x02\x32\x9e\x04\n\rPolicyService\x12S\n\x0cListPolicies\x12 .foldback.v1.ListPoliciesRequest\x1a!.foldback.v1.ListPoliciesResponse\x12J\n\tGetPolicy\x12\x1d.foldback.v1.GetPolicyRequest\x1a\x1e.foldback.v1.GetPolicyResponse\x12X\n\rWatchPolicies\x12!.foldback.v1.WatchPoliciesRequest\x1a\".foldback.v1.WatchPoliciesResponse0\x01\x12V\n\rPromotePolicy\x12!.foldback.v1.PromotePolicyRequest\x1a\".foldback.v1.PromotePolicyResponse\x12Y\n\x0eRollbackPolicy\x12\".foldback.v1.RollbackPolicyRequest\x1a#.foldback.v1.RollbackPolicyResponse\x12_\n\x10SetTrainingState\x12$.foldback.v1.SetTrainingStateRequest\x1a%.foldback.v1.SetTrainingStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY_FIGURESENTRY']._serialized_options = b'8\001'
   _globals['_POLICYTRANSITION_FIGURESENTRY']._loaded_options = None
   _globals['_POLICYTRANSITION_FIGURESENTRY']._serialized_options = b'8\001'
-  _globals['_POLICYSTATE']._serialized_start=1515
-  _globals['_POLICYSTATE']._serialized_end=1746
-  _globals['_TRAININGSTATE']._serialized_start=1748
-  _globals['_TRAININGSTATE']._serialized_end=1850
+  _globals['_POLICYSTATE']._serialized_start=1539
+  _globals['_POLICYSTATE']._serialized_end=1770
+  _globals['_TRAININGSTATE']._serialized_start=1772
+  _globals['_TRAININGSTATE']._serialized_end=1874
   _globals['_POLICY']._serialized_start=75
   _globals['_POLICY']._serialized_end=349
   _globals['_POLICY_FIGURESENTRY']._serialized_start=303
@@ -51,27 +51,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOLICIESREQUEST']._serialized_start=667
   _globals['_LISTPOLICIESREQUEST']._serialized_end=727
   _globals['_LISTPOLICIESRESPONSE']._serialized_start=730
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=893
-  _globals['_GETPOLICYREQUEST']._serialized_start=895
-  _globals['_GETPOLICYREQUEST']._serialized_end=930
-  _globals['_GETPOLICYRESPONSE']._serialized_start=932
-  _globals['_GETPOLICYRESPONSE']._serialized_end=988
-  _globals['_WATCHPOLICIESREQUEST']._serialized_start=990
-  _globals['_WATCHPOLICIESREQUEST']._serialized_end=1036
-  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=1038
-  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=1112
-  _globals['_PROMOTEPOLICYREQUEST']._serialized_start=1114
-  _globals['_PROMOTEPOLICYREQUEST']._serialized_end=1169
-  _globals['_PROMOTEPOLICYRESPONSE']._serialized_start=1171
-  _globals['_PROMOTEPOLICYRESPONSE']._serialized_end=1231
-  _globals['_ROLLBACKPOLICYREQUEST']._serialized_start=1233
-  _globals['_ROLLBACKPOLICYREQUEST']._serialized_end=1292
-  _globals['_ROLLBACKPOLICYRESPONSE']._serialized_start=1294
-  _globals['_ROLLBACKPOLICYRESPONSE']._serialized_end=1355
-  _globals['_SETTRAININGSTATEREQUEST']._serialized_start=1357
-  _globals['_SETTRAININGSTATEREQUEST']._serialized_end=1441
-  _globals['_SETTRAININGSTATERESPONSE']._serialized_start=1443
-  _globals['_SETTRAININGSTATERESPONSE']._serialized_end=1512
-  _globals['_POLICYSERVICE']._serialized_start=1853
-  _globals['_POLICYSERVICE']._serialized_end=2395
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=917
+  _globals['_GETPOLICYREQUEST']._serialized_start=919
+  _globals['_GETPOLICYREQUEST']._serialized_end=954
+  _globals['_GETPOLICYRESPONSE']._serialized_start=956
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1012
+  _globals['_WATCHPOLICIESREQUEST']._serialized_start=1014
+  _globals['_WATCHPOLICIESREQUEST']._serialized_end=1060
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=1062
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=1136
+  _globals['_PROMOTEPOLICYREQUEST']._serialized_start=1138
+  _globals['_PROMOTEPOLICYREQUEST']._serialized_end=1193
+  _globals['_PROMOTEPOLICYRESPONSE']._serialized_start=1195
+  _globals['_PROMOTEPOLICYRESPONSE']._serialized_end=1255
+  _globals['_ROLLBACKPOLICYREQUEST']._serialized_start=1257
+  _globals['_ROLLBACKPOLICYREQUEST']._serialized_end=1316
+  _globals['_ROLLBACKPOLICYRESPONSE']._serialized_start=1318
+  _globals['_ROLLBACKPOLICYRESPONSE']._serialized_end=1379
+  _globals['_SETTRAININGSTATEREQUEST']._serialized_start=1381
+  _globals['_SETTRAININGSTATEREQUEST']._serialized_end=1465
+  _globals['_SETTRAININGSTATERESPONSE']._serialized_start=1467
+  _globals['_SETTRAININGSTATERESPONSE']._serialized_end=1536
+  _globals['_POLICYSERVICE']._serialized_start=1877
+  _globals['_POLICYSERVICE']._serialized_end=2419
 # @@protoc_insertion_point(module_scope)

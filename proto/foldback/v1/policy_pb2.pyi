@@ -222,10 +222,13 @@ class ListPoliciesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SERVING_VERSION_FIELD_NUMBER: _builtins.int
     TRAINING_STATE_FIELD_NUMBER: _builtins.int
+    CANARY_VERSION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     serving_version: _builtins.str
-    """The version this replica serves."""
+    """The version this replica serves: the active one, or the canary where it is served in its stead."""
     training_state: Global___TrainingState.ValueType
+    canary_version: _builtins.str
+    """The version that a canary's share of the traffic gets here; empty without one."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
         """Newest first."""
@@ -237,10 +240,11 @@ class ListPoliciesResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         serving_version: _builtins.str = ...,
         training_state: Global___TrainingState.ValueType = ...,
+        canary_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "policies", b"policies", "serving_version", b"serving_version", "training_state", b"training_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_version", b"canary_version", "next_page_token", b"next_page_token", "policies", b"policies", "serving_version", b"serving_version", "training_state", b"training_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

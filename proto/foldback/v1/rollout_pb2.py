@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from foldback.v1 import chat_pb2 as foldback_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66oldback/v1/rollout.proto\x12\x0b\x66oldback.v1\x1a\x16\x66oldback/v1/chat.proto\"7\n\rRolloutPrompt\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.foldback.v1.Message\"\x8b\x01\n\x17GenerateRolloutsRequest\x12+\n\x07prompts\x18\x01 \x03(\x0b\x32\x1a.foldback.v1.RolloutPrompt\x12\x1a\n\x12samples_per_prompt\x18\x02 \x01(\x05\x12\'\n\x08sampling\x18\x03 \x01(\x0b\x32\x15.foldback.v1.Sampling\"\xe2\x01\n\x07Rollout\x12\x14\n\x0cprompt_index\x18\x01 \x01(\x05\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x10\n\x08logprobs\x18\x04 \x03(\x02\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x30\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x19.foldback.v1.FinishReason\x12-\n\x0cpolicy_spans\x18\x07 \x03(\x0b\x32\x17.foldback.v1.PolicySpan\x12\x13\n\x0btemperature\x18\x08 \x01(\x02\"A\n\x18GenerateRolloutsResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.foldback.v1.Rollout2s\n\x0eRolloutService\x12\x61\n\x10GenerateRollouts\x12$.foldback.v1.GenerateRolloutsRequest\x1a%.foldback.v1.GenerateRolloutsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66oldback/v1/rollout.proto\x12\x0b\x66oldback.v1\x1a\x16\x66oldback/v1/chat.proto\"7\n\rRolloutPrompt\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.foldback.v1.Message\"\xa3\x01\n\x17GenerateRolloutsRequest\x12+\n\x07prompts\x18\x01 \x03(\x0b\x32\x1a.foldback.v1.RolloutPrompt\x12\x1a\n\x12samples_per_prompt\x18\x02 \x01(\x05\x12\'\n\x08sampling\x18\x03 \x01(\x0b\x32\x15.foldback.v1.Sampling\x12\x16\n\x0epolicy_version\x18\x04 \x01(\t\"\xe2\x01\n\x07Rollout\x12\x14\n\x0cprompt_index\x18\x01 \x01(\x05\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x10\n\x08logprobs\x18\x04 \x03(\x02\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x30\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x19.foldback.v1.FinishReason\x12-\n\x0cpolicy_spans\x18\x07 \x03(\x0b\x32\x17.foldback.v1.PolicySpan\x12\x13\n\x0btemperature\x18\x08 \x01(\x02\"A\n\x18GenerateRolloutsResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.foldback.v1.Rollout2s\n\x0eRolloutService\x12\x61\n\x10GenerateRollouts\x12$.foldback.v1.GenerateRolloutsRequest\x1a%.foldback.v1.GenerateRolloutsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLOUTPROMPT']._serialized_start=66
   _globals['_ROLLOUTPROMPT']._serialized_end=121
   _globals['_GENERATEROLLOUTSREQUEST']._serialized_start=124
-  _globals['_GENERATEROLLOUTSREQUEST']._serialized_end=263
-  _globals['_ROLLOUT']._serialized_start=266
-  _globals['_ROLLOUT']._serialized_end=492
-  _globals['_GENERATEROLLOUTSRESPONSE']._serialized_start=494
-  _globals['_GENERATEROLLOUTSRESPONSE']._serialized_end=559
-  _globals['_ROLLOUTSERVICE']._serialized_start=561
-  _globals['_ROLLOUTSERVICE']._serialized_end=676
+  _globals['_GENERATEROLLOUTSREQUEST']._serialized_end=287
+  _globals['_ROLLOUT']._serialized_start=290
+  _globals['_ROLLOUT']._serialized_end=516
+  _globals['_GENERATEROLLOUTSRESPONSE']._serialized_start=518
+  _globals['_GENERATEROLLOUTSRESPONSE']._serialized_end=583
+  _globals['_ROLLOUTSERVICE']._serialized_start=585
+  _globals['_ROLLOUTSERVICE']._serialized_end=700
 # @@protoc_insertion_point(module_scope)

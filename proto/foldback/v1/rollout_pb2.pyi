@@ -46,8 +46,13 @@ class GenerateRolloutsRequest(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     SAMPLES_PER_PROMPT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
     samples_per_prompt: _builtins.int
     """1 to 64 samples a prompt."""
+    policy_version: _builtins.str
+    """Which version samples: the active one or the canary, where this replica serves it (else FAILED_PRECONDITION,
+    POLICY_NOT_SERVED). Empty: the one that users get who name none. policy_spans say what each token came from.
+    """
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutPrompt]:
         """At most 1024."""
@@ -60,10 +65,11 @@ class GenerateRolloutsRequest(_message.Message):
         prompts: _abc.Iterable[Global___RolloutPrompt] | None = ...,
         samples_per_prompt: _builtins.int = ...,
         sampling: _chat_pb2.Sampling | None = ...,
+        policy_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompts", b"prompts", "samples_per_prompt", b"samples_per_prompt", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "prompts", b"prompts", "samples_per_prompt", b"samples_per_prompt", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
