@@ -268,3 +268,23 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
         check=True,
     )
     assert not {"grpc", "matplotlib", "pydantic", "torch"} & set(names.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["dlq", "replay"], "give references, or --reason"),
+        (["audit", "--since", "yesterday"], "'yesterday' is no time"),
+        (["serve"], "server.port='seven'"),
+        (["rank", "tea?", "-n", "1"], "-n"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_refused_ends_with_2(arguments: list[str], refused: str) -> None:
+    """Whichever package carries the command out."""
+    environment = {**os.environ, **({"FOLDBACK_SERVER__PORT": "seven"} if arguments == ["serve"] else {})}
+    command = [sys.executable, "-m", "console.cli", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert refused in done.stderr
+    assert "Traceback" not in done.stderr
