@@ -1,7 +1,6 @@
 """The canary's case: what users said of a version and of its rival, and what that allows to decide."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,19 +37,28 @@ PROMOTES = frozenset({Verdict.PROMOTED, Verdict.TRUSTED})
 
 @dataclass(slots=True)
 class _Arm:
-    """Sums and counts of one version's ratings by rater."""
+    """One version's ratings, summed up."""
 
-    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    ratings: int = 0
+    _by_rater: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Count and mean."""
+    _sum_of_means: float = 0.0
 
     def add(self, rater: str, value: float) -> None:
-        self.sums[rater] += value
-        self.counts[rater] += 1
+        self.ratings += 1
+        count, mean = self._by_rater.get(rater, (0, 0.0))
+        step = (value - mean) / (count + 1)
+        self._by_rater[rater] = count + 1, mean + step
+        self._sum_of_means += step
+
+    @property
+    def raters(self) -> int:
+        return len(self._by_rater)
 
     @property
     def mean(self) -> float:
         """Of the raters' means: each rater counts once. 0 without ratings."""
-        return math.fsum(self.sums[rater] / n for rater, n in self.counts.items()) / max(1, len(self.counts))
+        return self._sum_of_means / max(1, self.raters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +160,11 @@ class Case:
 
     def report(self) -> Report:
         return Report(
-            ratings=sum(self._canary.counts.values()),
-            raters=len(self._canary.counts),
+            ratings=self._canary.ratings,
+            raters=self._canary.raters,
             mean=self._canary.mean,
-            control_ratings=sum(self._control.counts.values()),
-            control_raters=len(self._control.counts),
+            control_ratings=self._control.ratings,
+            control_raters=self._control.raters,
             control_mean=self._control.mean,
             evidence_for=self._for.wealth,
             evidence_against=self._against.wealth,

@@ -1,7 +1,8 @@
 """Checkpoints: one directory each, there as a whole or not at all.
 
 `checkpoint-00000042/` is written aside, flushed and renamed; the latest is found by listing. An *anchor* is a
-checkpoint whose policy is the active version: a rejected candidate's policy, value and optimisers return to it.
+checkpoint whose policy is the version that training continues from: a rejected candidate's policy, value and optimisers
+return to it. While that version is on trial, the checkpoint of the active one is kept too.
 """
 
 import json
@@ -23,7 +24,9 @@ class Progress:
     iteration: int = 0
     """PPO iterations so far; never goes back, so that no seed is used twice."""
     version: str = ""
-    """The active version that the policy continues from."""
+    """The active version."""
+    canary: str = ""
+    """The version on trial; empty: none."""
     judgement_position: int = 0
     """Sequence of the last judgement that the reward model has taken in."""
     learned_position: int = 0
@@ -39,9 +42,16 @@ class Progress:
     gated: int = 0
     """Iteration at which the gate last left a candidate undecided."""
     anchor: int = 0
-    """Serial of the checkpoint whose policy is `version`; 0: none."""
+    """Serial of the checkpoint whose policy is `continues_from`; 0: none."""
+    fallback: int = 0
+    """During a trial, serial of the checkpoint whose policy is `version`; else 0."""
     serial: int = 0
     """Number of this checkpoint."""
+
+    @property
+    def continues_from(self) -> str:
+        """The version whose policy is trained further."""
+        return self.canary or self.version
 
 
 class Checkpoints:
@@ -82,7 +92,7 @@ class Checkpoints:
 
     def _collect(self, progress: Progress) -> None:
         for serial in self._serials()[: -self._keep]:
-            if serial != progress.anchor:
+            if serial not in (progress.anchor, progress.fallback):
                 shutil.rmtree(self.path(serial))
 
 

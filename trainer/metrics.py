@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from prometheus_client import Counter, Gauge, Histogram
 
 from settings.trainer import TrainerSettings
+from trainer.canary import Report as CanaryReport
 from trainer.gate import Report, Verdict
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
@@ -89,6 +90,17 @@ gate_distinct = Gauge(
 gate_distinct_bound = Gauge(
     "foldback_gate_distinct_bigrams_bound_ratio", "Below it the gate says no: gate.min_distinct_2."
 )
+canary_on_trial = Gauge("foldback_canary_on_trial", "1 while a version is on trial.")
+canary_ratings = Gauge("foldback_canary_ratings", "Ratings that the trial, or the watch after it, rests on.", ["arm"])
+canary_rating_mean = Gauge(
+    "foldback_canary_rating_mean_ratio", "Mean rating from 0 to 1 of these, each rater counted once.", ["arm"]
+)
+canary_evidence = Gauge(
+    "foldback_canary_evidence",
+    "Wealth of a bet that the version is as good (for) or worse (against): it decides at 1 / error rate.",
+    ["direction"],
+)
+canary_decisions = Counter("foldback_canary_decisions_total", "Versions on trial, or watched, by result.", ["result"])
 versions_published = Counter("foldback_policy_versions_published_total", "Versions that the trainer made active.")
 checkpoint_timestamp = Gauge("foldback_checkpoint_timestamp_seconds", "Unix time of the newest checkpoint.")
 training_paused = Gauge("foldback_training_paused", "1 while an operator has paused training.")
@@ -157,3 +169,13 @@ def show_gate(report: Report) -> None:
             gate_failures.labels(check.name).inc()
         if gauge := {"length_ratio": gate_length, "distinct_2": gate_distinct}.get(check.name):
             gauge.set(check.figure)
+
+
+def show_canary(report: CanaryReport, *, on_trial: bool) -> None:
+    canary_on_trial.set(on_trial)
+    canary_ratings.labels("canary").set(report.ratings)
+    canary_ratings.labels("control").set(report.control_ratings)
+    canary_rating_mean.labels("canary").set(report.mean)
+    canary_rating_mean.labels("control").set(report.control_mean)
+    canary_evidence.labels("for").set(report.evidence_for)
+    canary_evidence.labels("against").set(report.evidence_against)

@@ -85,10 +85,23 @@ def canary(weights: Path, samples: Sequence[Sample]) -> list[CanaryPrompt]:
     return prompts
 
 
-def promote(registry: Registry, version: str, figures: dict[str, float]) -> None:
-    """training → candidate → active; the version before retires in the same entry."""
+def promote(
+    registry: Registry, version: str, figures: dict[str, float], *, on_trial: bool, expected_active: str
+) -> None:
+    """training → candidate → canary, or straight to active; then the version before retires in the same entry.
+
+    Raises:
+        ActiveChanged: `expected_active`, against which it passed the gate, is active no longer.
+    """
     registry.transition(version, PolicyState.CANDIDATE, reason="trained", actor=ACTOR)
-    registry.transition(version, PolicyState.ACTIVE, reason="passed the gate", actor=ACTOR, figures=figures)
+    registry.transition(
+        version,
+        PolicyState.CANARY if on_trial else PolicyState.ACTIVE,
+        reason="passed the gate",
+        actor=ACTOR,
+        figures=figures,
+        expected_active=expected_active,
+    )
 
 
 def reject(registry: Registry, version: str, reason: str, figures: dict[str, float]) -> None:

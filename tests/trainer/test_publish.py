@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from registry import PolicyState, Registry
+from registry import ActiveChanged, PolicyState, Registry
 from settings.ppo import LoraSettings
 from trainer import publish
 from trainer.backbone import Backbone
@@ -96,7 +96,8 @@ def test_a_version_that_passed_goes_through_the_life_cycle(
 ) -> None:
     version = published(registry, backbone, tmp_path)
     base = registry.state().active
-    publish.promote(registry, version, {"gate_kl_nats": 3.0})
+    assert base
+    publish.promote(registry, version, {"gate_kl_nats": 3.0}, on_trial=False, expected_active=base)
     moves = [(move.version, move.to) for move in registry.transitions() if move.actor == publish.ACTOR]
     assert moves == [
         (version, PolicyState.TRAINING),
@@ -104,6 +105,32 @@ def test_a_version_that_passed_goes_through_the_life_cycle(
         (base, PolicyState.RETIRED),
         (version, PolicyState.ACTIVE),
     ]
+
+
+def test_a_version_on_trial_leaves_the_active_one_alone(registry: Registry, backbone: Backbone, tmp_path: Path) -> None:
+    version = published(registry, backbone, tmp_path)
+    base = registry.state().active
+    assert base
+    publish.promote(registry, version, {"gate_kl_nats": 3.0}, on_trial=True, expected_active=base)
+    state = registry.state()
+    assert (state.active, state.canary) == (base, version)
+    assert registry.transitions()[-1].figures == {"gate_kl_nats": 3.0}
+
+
+@pytest.mark.parametrize("on_trial", [True, False])
+def test_what_passed_the_gate_against_another_version_is_not_served(
+    registry: Registry, backbone: Backbone, tmp_path: Path, on_trial: bool
+) -> None:
+    first = published(registry, backbone, tmp_path)
+    base = registry.state().active
+    assert base
+    publish.promote(registry, first, {}, on_trial=False, expected_active=base)
+    second = published(registry, backbone, tmp_path)
+    registry.rollback(None, reason="users complain", actor="operator")
+    with pytest.raises(ActiveChanged, match="users complain"):
+        publish.promote(registry, second, {}, on_trial=on_trial, expected_active=first)
+    state = registry.state()
+    assert (state.active, state.canary, state.states[second]) == (base, None, PolicyState.CANDIDATE)
 
 
 def test_what_nobody_judged_is_rejected_at_the_next_start(

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from feedback.store import PreferenceStore
 from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 from registry import PolicyState, Registry
+from settings.canary import CanarySettings
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import GateSettings, TrainerSettings
 from trainer import prompts
@@ -38,19 +40,28 @@ SETTINGS = TrainerSettings(
     gate=GateSettings(
         prompts=8, max_new_tokens=8, min_distinct_2=0.0, min_entropy_nats=0.0, max_kl_nats=1e3, max_length_ratio=8
     ),
+    canary=CanarySettings(enabled=False),
 )
 OPENINGS = ("tell me about", "what is", "how do you like", "why is it", "please say yes to", "is it good", "no to")
 SUBJECTS = ("you", "the maybe", "in that way", "your good", "of this", "a bad we", "it", "they")
 
 
 class Fleet:
-    """Samples from the registry's active version, as servers do: a RolloutSource that can repeat itself."""
+    """Samples from the canary, or else the active version, as one replica does. A RolloutSource that repeats itself."""
 
     def __init__(self, model: Path, registry: Registry, settings: TrainerSettings) -> None:
         self.backbone = Backbone(model, settings.lora, dtype=torch.float32, seed=settings.seed)
         self._registry = registry
         self._settings = settings
-        self._version = registry.state().active
+        self._base_policy = [parameter.detach().clone() for parameter in self.backbone.parameters()]
+        self._version: str | None = None
+
+    @property
+    def serving(self) -> str:
+        """The version that answers now."""
+        self._swap()
+        assert self._version
+        return self._version
 
     def sample(self, prompts_: Sequence[Prompt], *, seed: int) -> list[Rollout]:
         self._swap()
@@ -84,10 +95,17 @@ class Fleet:
         )
 
     def _swap(self) -> None:
-        active = self._registry.state().active
-        if active and active != self._version:
-            self.backbone.load_adapter(self._registry.fetch(active, Path("unused")) / "adapter")
-            self._version = active
+        state = self._registry.state()
+        served = state.canary or state.active
+        if not served or served == self._version:
+            return
+        if self._registry.manifest(served).parent:
+            self.backbone.load_adapter(self._registry.fetch(served, Path("unused")) / "adapter")
+        else:
+            with torch.no_grad():
+                for parameter, base in zip(self.backbone.parameters(), self._base_policy, strict=True):
+                    parameter.copy_(base)
+        self._version = served
 
 
 class World:
@@ -115,22 +133,35 @@ class World:
     def users_rank(self, conversations: int) -> None:
         """Each asks something and orders four answers by taste."""
         for _ in range(conversations):
-            self._asked += 1
-            chosen = random.Random(self._asked)
-            question = f"{chosen.choice(OPENINGS)} {chosen.choice(SUBJECTS)} {chosen.choice(SUBJECTS)}?"
-            prompt = Prompt(f"c{self._asked}", (("user", question),), (), 0.0)
-            answers = self.fleet.sample([prompt], seed=self._asked)
+            name, question = self._ask()
+            answers = self.fleet.sample([Prompt(name, (("user", question),), (), 0.0)], seed=self._asked)
             best_first = sorted(range(len(answers)), key=lambda i: -taste(answers[i].sample))
-            self._write(prompt.conversation_id, question, answers, best_first)
+            tiers = [feedback_pb2.Tier(candidate_ids=[f"{name}-{index}"]) for index in best_first]
+            self._write(name, question, answers, "u1", ranking=feedback_pb2.Ranking(tiers=tiers))
 
-    def _write(self, name: str, question: str, answers: Sequence[Rollout], best_first: Sequence[int]) -> None:
+    def users_thumb(self, likes: Sequence[bool], raters: int = 8) -> None:
+        """One after the other asks something, and likes the answer or does not."""
+        for index, liked in enumerate(likes):
+            name, question = self._ask()
+            answers = self.fleet.sample([Prompt(name, (("user", question),), (), 0.0)], seed=self._asked)[:1]
+            thumbs = feedback_pb2.THUMBS_UP if liked else feedback_pb2.THUMBS_DOWN
+            self._write(name, question, answers, f"u{index % raters}", thumbs=thumbs)
+
+    def _ask(self) -> tuple[str, str]:
+        """(conversation id, question)"""
+        self._asked += 1
+        chosen = random.Random(self._asked)
+        return f"c{self._asked}", f"{chosen.choice(OPENINGS)} {chosen.choice(SUBJECTS)} {chosen.choice(SUBJECTS)}?"
+
+    def _write(self, name: str, question: str, answers: Sequence[Rollout], rater: str, **judgement: Any) -> None:
+        version = self.fleet.serving
         candidates = [f"{name}-{index}" for index in range(len(answers))]
         response = events_pb2.ResponseRecorded(
             tenant="t",
             response_id=f"r-{name}",
             conversation_id=name,
-            rater_id="u1",
-            policy_version=self.base,
+            rater_id=rater,
+            policy_version=version,
             messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=question)],
             prompt_token_ids=answers[0].sample.prompt_ids,
             candidates=[
@@ -147,17 +178,12 @@ class World:
             conversation_id=name,
             response_id=response.response_id,
             candidate_ids=candidates,
-            policy_version=self.base,
+            policy_version=version,
         )
-        tiers = [feedback_pb2.Tier(candidate_ids=[candidates[index]]) for index in best_first]
         feedback = events_pb2.FeedbackRecorded(
             feedback_id=f"f-{name}",
             tenant="t",
-            feedback=feedback_pb2.Feedback(
-                rater_id="u1",
-                source=feedback_pb2.FEEDBACK_SOURCE_END_USER,
-                ranking=feedback_pb2.Ranking(tiers=tiers),
-            ),
+            feedback=feedback_pb2.Feedback(rater_id=rater, source=feedback_pb2.FEEDBACK_SOURCE_END_USER, **judgement),
             claims=[claims],
         )
         feedback.receive_time.FromSeconds(1_700_000_000 + self._asked)

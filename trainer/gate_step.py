@@ -1,0 +1,108 @@
+"""Policy → version: judged at the gate, and published if users may see it."""
+
+import logging
+from collections.abc import Sequence
+from enum import Enum, auto
+from pathlib import Path
+
+from feedback.store import PreferenceStore
+from registry import ActiveChanged, Registry
+from settings.trainer import TrainerSettings
+from trainer import metrics, prompts, publish
+from trainer.checkpoint import Progress
+from trainer.evaluation import Evaluation
+from trainer.gate import Gate, Report, Verdict
+from trainer.learner import Learner
+
+log = logging.getLogger("trainer")
+
+
+class Outcome(Enum):
+    SERVED = auto()
+    """The registry holds the policy as a new version, on trial or active: the loop follows it there."""
+    TRAIN_ON = auto()
+    """Nothing shown yet, and the rollouts are still fresh."""
+    GO_BACK = auto()
+    """Refused: back to the anchor."""
+
+
+class GateStep:
+    """Judges the learner's policy against the active version.
+
+    Args:
+        scratch: for drafts and for the policy that steps aside meanwhile.
+    """
+
+    def __init__(
+        self, settings: TrainerSettings, learner: Learner, store: PreferenceStore, registry: Registry, scratch: Path
+    ) -> None:
+        self._settings = settings
+        self._learner = learner
+        self._store = store
+        self._registry = registry
+        self._scratch = scratch
+        self._gate = Gate(
+            learner.backbone, settings.gate, scratch, temperature=settings.temperature, seed=settings.seed
+        )
+
+    def judge(self, progress: Progress, active_adapter: Path) -> Outcome:
+        """Judge the present policy, and publish it unless that is put off.
+
+        Args:
+            active_adapter: of `progress.version`.
+        """
+        settings = self._settings
+        if not self._learner.finite:
+            log.warning("gate: weights are not finite: back to %s", progress.version)
+            return Outcome.GO_BACK
+        chosen = prompts.for_gate(
+            prompts.recent(self._store, settings), settings.gate.prompts, self._learner.backbone.tokenizer
+        )
+        with metrics.timed("gate"):
+            report, evaluation = self._gate.examine(
+                chosen, self._learner.reward.reward, active=progress.version, active_adapter=active_adapter
+            )
+        metrics.show_gate(report)
+        if report.verdict is Verdict.UNDECIDED and progress.unpublished <= settings.ppo.max_staleness:
+            log.info("gate: undecided: %s: training on", report)
+            return Outcome.TRAIN_ON
+        version = self._publish(progress, report, evaluation)
+        if report.verdict is not Verdict.PASSED:
+            log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
+            publish.reject(self._registry, version, str(report), report.figures)
+            return Outcome.GO_BACK
+        log.info("gate %s: passed: %s", version, report)
+        try:
+            publish.promote(
+                self._registry,
+                version,
+                report.figures,
+                on_trial=settings.canary.enabled,
+                expected_active=progress.version,
+            )
+        except ActiveChanged as error:
+            log.info("gate %s: %s", version, error)
+            publish.reject(self._registry, version, str(error), report.figures)
+            return Outcome.GO_BACK
+        if not settings.canary.enabled:
+            metrics.versions_published.inc()
+        self._gate.promoted(version, chosen, evaluation)
+        return Outcome.SERVED
+
+    def _publish(self, progress: Progress, report: Report, evaluation: Evaluation) -> str:
+        with metrics.timed("publish"):
+            manifest = publish.publish(
+                self._registry,
+                self._learner.backbone,
+                parent=progress.version,
+                figures={"iteration": float(progress.iteration), **report.figures},
+                canary_samples=evaluation.samples[: self._settings.canary_prompts],
+                feedback_ids=self._unlearned(progress),
+                scratch=self._scratch,
+            )
+        return manifest.version
+
+    def _unlearned(self, progress: Progress) -> Sequence[str]:
+        """Judgements that the reward model has taken in and no active version has learned from."""
+        judgements = self._store.judgements(progress.learned_position)
+        return [j.feedback_id for j in judgements if j.sequence <= progress.judgement_position]

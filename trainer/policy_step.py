@@ -1,0 +1,70 @@
+"""Reward → policy: one iteration of PPO on answers of the serving fleet."""
+
+import logging
+
+import torch
+
+from feedback.store import PreferenceStore
+from registry import Registry
+from settings.trainer import TrainerSettings
+from trainer import metrics, prompts
+from trainer.checkpoint import Progress
+from trainer.learner import Learner
+from trainer.ppo.figures import PpoFigures
+from trainer.reward.features import pool
+from trainer.rollouts import RolloutSource
+
+log = logging.getLogger("trainer")
+
+
+class PolicyStep:
+    """Samples, scores and updates; where the trainer stands is the loop's to say."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        learner: Learner,
+        store: PreferenceStore,
+        registry: Registry,
+        rollouts: RolloutSource,
+    ) -> None:
+        self._settings = settings
+        self._learner = learner
+        self._store = store
+        self._registry = registry
+        self._rollouts = rollouts
+
+    def improve(self, progress: Progress) -> PpoFigures:
+        """Iteration `progress.iteration + 1`.
+
+        Raises:
+            StaleRollouts: the fleet still serves a version that is too old.
+            Stopped: the trainer is stopping.
+        """
+        learner, settings = self._learner, self._settings
+        iteration = progress.iteration + 1
+        seed = settings.seed * 1_000_003 + iteration
+        chosen = prompts.for_rollouts(prompts.recent(self._store, settings), settings.prompts_per_iteration, seed)
+        with metrics.timed("rollouts"):
+            rollouts = self._rollouts.sample(chosen, seed=seed)
+        state = self._registry.state()
+        metrics.show_staleness(rollouts, [*state.history, *([state.canary] if state.canary else [])])
+        with metrics.timed("reference"):
+            frozen = learner.backbone.frozen(
+                [rollout.sample for rollout in rollouts], temperature=settings.temperature, pool=pool
+            )
+            scores = learner.reward.reward(
+                torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
+            )
+        with metrics.timed("ppo"):
+            figures = learner.ppo.update(rollouts, frozen, scores.tolist())
+        metrics.show_ppo(figures)
+        log.info(
+            "ppo %d: reward %.2f, KL %.1f nats, entropy %.2f nats, %d tokens an answer",
+            iteration,
+            figures.score,
+            figures.kl,
+            figures.entropy,
+            round(figures.length),
+        )
+        return figures
