@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.dashboard_panels import ROWS, SWAPS, Panel
+from scripts.dashboard_panel import Panel
+from scripts.dashboard_panels import ROWS, SWAPS
 
 PAGE = Path(__file__).parents[1] / "helm/foldback/dashboards/foldback.json"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}

@@ -25,6 +25,8 @@ QUEUED = Gauge("foldback_requests_queued", "Chats accepted that wait for their f
 ABORTED = Counter("foldback_requests_aborted", "Chats that ended before all candidates finished.", ["reason"])
 FEEDBACK_RECEIVED = Counter("foldback_feedback_received", "Feedback submitted.", ["kind", "source", "result"])
 THUMBS = Counter("foldback_thumbs", "Thumbs accepted, up or down, as users gave them.", ["direction"])
+for _direction in ("up", "down"):
+    THUMBS.labels(_direction)  # from 0: a first thumb is an increase
 RATE_LIMITED = Counter("foldback_feedback_rate_limited", "Feedback refused because its rater sends too much.")
 FEEDBACK_DELAY = Histogram(
     "foldback_feedback_delay_seconds",

@@ -11,7 +11,7 @@ import yaml
 
 from feedback.embedded_broker import EmbeddedBroker
 from tests.helm.prometheus import Prometheus, prometheus
-from tests.helm.test_rules import RULES
+from tests.helm.rules import RULES
 from tests.integration.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

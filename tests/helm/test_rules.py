@@ -12,15 +12,10 @@ import yaml
 from scripts.document_metrics import server_rows, trainer_rows
 from tests.helm.chart import CHART, VALUES, of_kind, render
 from tests.helm.prometheus import tool
+from tests.helm.rules import RULES, alerts
 
 ROOT = CHART.parents[1]
-RULES = sorted((CHART / "rules").glob("*.yaml"))
 CASES = sorted((Path(__file__).parent / "rules").glob("*.test.yaml"))
-
-
-def alerts() -> list[dict[str, Any]]:
-    groups = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
-    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 @pytest.fixture(scope="module")
