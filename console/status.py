@@ -12,6 +12,7 @@ from console.endpoints import endpoints
 from console.errors import explain
 from console.policies_view import state_name, training_name
 from console.scrape import Samples, by_label, scrape, total
+from console.trial import trial_figures
 from settings import Settings
 
 FUNNEL = "foldback_feedback_funnel"
@@ -32,6 +33,8 @@ class Report:
     problem: str = ""
     """Why the server could not be asked."""
     serving_version: str = ""
+    canary_version: str = ""
+    """On trial here with a share of the traffic; "" while none is."""
     training_state: str = ""
     versions: dict[str, int] = field(default_factory=dict)
     """How many policy versions are in which state."""
@@ -56,7 +59,7 @@ async def gather(settings: Settings) -> Report:
         except grpc.aio.AioRpcError as error:
             report.problem = explain(error, place.chat)
         else:
-            report.serving_version = listed.serving_version
+            report.serving_version, report.canary_version = listed.serving_version, listed.canary_version
             report.training_state = training_name(listed.training_state)
             report.versions = dict(Counter(state_name(policy.state) for policy in listed.policies))
     if (served := await scrape(place.server_metrics)) is not None:
@@ -77,6 +80,7 @@ def trainer_figures(samples: Samples) -> dict[str, float]:
     figures |= {f"reward_mean_{slot}": value for slot, value in rewards.items()}
     if checkpoint := total(samples, "foldback_checkpoint_timestamp_seconds"):
         figures["checkpoint_age_s"] = time.time() - checkpoint
+    figures |= trial_figures(samples)
     return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from console.status import Report
 from console.terminal import out, table
+from console.trial import trial
 
 FLOW = ("responses", "accepted", "joined", "learned")
 PHRASES = {
@@ -45,6 +46,8 @@ def _server(rows: Table, report: Report) -> None:
     rows.add_row("server", f"{state} at {report.address}" + (f" [dim]· calls: {escape(calls)}[/]" if calls else ""))
     states = ", ".join(f"{count} {state}" for state, count in report.versions.items())
     rows.add_row("policy", f"[bold]{escape(report.serving_version)}[/] [dim]· versions: {states}[/]")
+    if report.canary_version:
+        rows.add_row("canary", f"[bold yellow]{escape(report.canary_version)}[/] [dim]{trial(report.trainer)}[/]")
 
 
 def _trainer(rows: Table, report: Report) -> None:

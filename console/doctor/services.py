@@ -54,7 +54,7 @@ async def admin(client: Client, settings: Settings) -> list[Finding]:
     said = f"{address} serves {listed.serving_version}, {len(listed.policies)} versions listed"
     found = [ok("admin", f"{said}, and takes {credentials(settings.console.admin_access.tls_ca)}")]
     active = [policy.version for policy in listed.policies if policy.state == policy_pb2.POLICY_STATE_ACTIVE]
-    if active and listed.serving_version not in active:
+    if active and listed.serving_version not in (*active, listed.canary_version):
         found.append(
             note(
                 "admin",

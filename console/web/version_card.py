@@ -24,8 +24,9 @@ class VersionCard:
         self._shown = b""
         self.element = words("li").classes("fb-version")
 
-    def show(self, policy: pb.Policy, *, serving: bool) -> None:
-        now = policy.SerializeToString(deterministic=True) + bytes([serving])
+    def show(self, policy: pb.Policy, *, serving: bool, trial: str = "") -> None:
+        """`trial`: what users have said of it so far, where it is on trial."""
+        now = policy.SerializeToString(deterministic=True) + bytes([serving]) + trial.encode()
         if now == self._shown:
             return
         self._shown = now
@@ -35,6 +36,8 @@ class VersionCard:
         self.element.clear()
         with self.element:
             self._draw(policy, "serving" if serving else state.replace("_", " "))
+            if trial:
+                words("p", trial).classes("fb-quiet")
             if policy.state in RETURNABLE and not serving:
                 ui.button("Promote", on_click=lambda: self._promote(policy)).props(
                     f'outline dense no-caps aria-label="Promote {short_version(policy.version)}"'

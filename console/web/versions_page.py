@@ -3,6 +3,7 @@
 from nicegui import ui
 
 from console.names import short_version
+from console.trial import trial
 from console.web.layout import REFRESH_S, failures_shown, heading, words
 from console.web.version_card import VersionCard
 from console.web.visit import Visit
@@ -44,7 +45,8 @@ class VersionsPage:
                 with self._list:
                     card = self._cards[policy.version] = VersionCard(self._promote)
                 card.element.move(target_index=place)
-            self._cards[policy.version].show(policy, serving=policy.version == listed.serving_version)
+            said = trial(self._observer.figures) if policy.state == pb.POLICY_STATE_CANARY else ""
+            self._cards[policy.version].show(policy, serving=policy.version == listed.serving_version, trial=said)
         self._more.set_visibility(len(listed.policies) > self._count)
 
     def _show_more(self) -> None:

@@ -46,6 +46,7 @@ class FakeFoldback(
         """By request_id: a retry lands on itself."""
         self.failures: deque[tuple[grpc.StatusCode, float | None]] = deque()
         """(code, seconds in RetryInfo) of the next calls."""
+        self.canary = ""
         self.described: dict[str, policy_pb2.Policy] = {}
         """What ListPolicies says of a version, where a test wants it otherwise."""
         self.calls = 0
@@ -172,6 +173,7 @@ class FakeFoldback(
         page = versions[start : start + 2]
         response = policy_pb2.ListPoliciesResponse(
             serving_version=self.serving,
+            canary_version=self.canary,
             training_state=self.training,
             next_page_token=str(start + 2) if start + 2 < len(versions) else "",
         )

@@ -25,6 +25,16 @@ foldback_reward_model_accuracy_ratio{split="held_out"} 0.71
 foldback_feedback_funnel{stage="responses"} 40.0
 foldback_feedback_funnel{stage="joined"} 31.0
 foldback_feedback_funnel{stage="learned"} 24.0
+# TYPE foldback_canary_on_trial gauge
+foldback_canary_on_trial 1.0
+# TYPE foldback_canary_ratings gauge
+foldback_canary_ratings{arm="canary"} 12.0
+foldback_canary_ratings{arm="control"} 0.0
+# TYPE foldback_canary_rating_mean_ratio gauge
+foldback_canary_rating_mean_ratio{arm="canary"} 0.75
+# TYPE foldback_canary_evidence gauge
+foldback_canary_evidence{direction="for"} 3.25
+foldback_canary_evidence{direction="against"} 0.4
 """
 
 
@@ -57,12 +67,23 @@ def test_status_shows_everything(foldback: Foldback) -> None:
 
 
 @pytest.mark.usefixtures("fake_server", "trainer_metrics")
+def test_a_canary_is_shown_with_what_users_say_of_it(foldback: Foldback, fake_server: FakeFoldback) -> None:
+    assert "canary" not in foldback("status").output
+    fake_server.canary = "p000007-c5c0b75c"
+    told = " ".join(foldback("status").output.split())
+    assert (
+        "p000007-c5c0b75c rated good: 75% of 12; the active version: none yet; evidence 3.2 for it, 0.4 against" in told
+    )
+
+
+@pytest.mark.usefixtures("fake_server", "trainer_metrics")
 def test_status_as_json(foldback: Foldback) -> None:
     report = json.loads(foldback("status", "--json").output)
     assert report["healthy"]
     assert report["serving_version"] == BASE
     assert report["funnel"] == {"responses": 40, "joined": 31, "learned": 24}
-    assert report["trainer"] == {"ppo_iterations": 12, "ppo_kl_nats": 3.25, "reward_accuracy_held_out": 0.71}
+    figures = {name: value for name, value in report["trainer"].items() if not name.startswith("trial_")}
+    assert figures == {"ppo_iterations": 12, "ppo_kl_nats": 3.25, "reward_accuracy_held_out": 0.71}
 
 
 def test_status_without_a_trainer_says_how_to_start_one(foldback: Foldback, fake_server: FakeFoldback) -> None:

@@ -178,7 +178,7 @@ async def test_it_fits_a_phone_and_works_there(browser: Browser, live_stack: Sta
             await expect(phone.locator(".fb-pill")).to_contain_text("serving p")
             assert await width_beyond_screen(phone) == 0, name
             await keep(phone, f"phone_{name.rpartition('/')[2] or 'chat'}")
-        bar = await phone.get_by_role("navigation").bounding_box()
+        bar = await phone.get_by_role("navigation", name="Pages").bounding_box()
         assert bar is not None
         assert bar["y"] + bar["height"] == pytest.approx(740, abs=1), "the pages' bar is where the thumb is"
         await to(phone, "Compare")
