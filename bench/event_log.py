@@ -24,7 +24,7 @@ from harness.report import Report, arguments
 
 from feedback.connection import admin_client, read_cluster_id
 from feedback.embedded_broker import EmbeddedBroker
-from feedback.event import Event, envelope
+from feedback.event import Event, Position, envelope
 from feedback.join import RESPONSE_TYPE
 from feedback.joiner import Joiner
 from feedback.producer import Producer
@@ -80,14 +80,11 @@ class Bare:
 
     async def one(self, number: int) -> float:
         loop, begun = asyncio.get_running_loop(), time.perf_counter()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[Position | BaseException] = loop.create_future()
         event = Event(FEEDBACK, f"bare-{number % 1000}".encode(), self._event.value, self._event.headers)
-        self._producer.send(
-            event,
-            lambda _: loop.call_soon_threadsafe(done.set_result, None),
-            lambda error: loop.call_soon_threadsafe(done.set_exception, error),
-        )
-        await done
+        self._producer.send([event], lambda outcomes: loop.call_soon_threadsafe(done.set_result, outcomes[0]))
+        if isinstance(outcome := await done, BaseException):
+            raise outcome
         return time.perf_counter() - begun
 
 

@@ -1,43 +1,52 @@
-"""A thread that handles, in batches, what coroutines submit one by one: one commit, one wake-up for many."""
+"""Between the event loop and threads, in batches: one commit, one wake-up for many."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Ticket(Generic[Result]):
-    """Settles one submission from any thread; the first settlement counts."""
+class Settlements(Generic[Result]):
+    """Carries outcomes from any thread to futures of one event loop, many per wake-up."""
 
-    __slots__ = ("_bridge", "_future")
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[asyncio.Future[Result], Result | BaseException]] = []
 
-    def __init__(self, bridge: "_Bridge", future: "asyncio.Future[Result]") -> None:
-        self._bridge = bridge
-        self._future = future
+    def put(self, future: "asyncio.Future[Result]", outcome: "Result | BaseException") -> None:
+        """The first outcome of a future counts; whoever waited may also have given up."""
+        self.put_all([(future, outcome)])
 
-    def resolve(self, result: Result) -> None:
-        self._bridge.settle(partial(_settle, self._future, self._future.set_result, result))
+    def put_all(self, outcomes: "Sequence[tuple[asyncio.Future[Result], Result | BaseException]]") -> None:
+        with self._lock:
+            wake = not self._waiting  # else a wake-up is on its way
+            self._waiting += outcomes
+        if wake and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle)
 
-    def fail(self, error: BaseException) -> None:
-        self._bridge.settle(partial(_settle, self._future, self._future.set_exception, error))
-
-
-def _settle(future: "asyncio.Future[Any]", settle: Callable[[Any], None], outcome: object) -> None:
-    if not future.done():  # whoever waited may have given up
-        settle(outcome)
+    def _settle(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for future, outcome in waiting:
+            if future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
 
 class BatchWorker(Generic[Item, Result]):
-    """`handle` gets everything submitted since it last ran, in order, and settles each ticket, then or later."""
+    """A thread: `handle` gets what was submitted since it last ran, in order, and returns an outcome for each."""
 
-    def __init__(self, name: str, handle: Callable[[Sequence[tuple[Item, Ticket[Result]]]], None]) -> None:
+    def __init__(self, name: str, handle: Callable[[Sequence[Item]], "Sequence[Result | BaseException]"]) -> None:
         self._handle = handle
-        self._bridge = _Bridge(asyncio.get_running_loop())
-        self._pending: list[tuple[Item, Ticket[Result]]] = []
+        self._settlements: Settlements[Result] = Settlements(asyncio.get_running_loop())
+        self._pending: list[tuple[Item, asyncio.Future[Result]]] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -46,7 +55,7 @@ class BatchWorker(Generic[Item, Result]):
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self._changed:
-            self._pending.append((item, Ticket(self._bridge, future)))
+            self._pending.append((item, future))
             self._changed.notify()
         return future
 
@@ -59,38 +68,17 @@ class BatchWorker(Generic[Item, Result]):
 
     def _run(self) -> None:
         while batch := self._take():
+            outcomes: Sequence[Result | BaseException]
             try:
-                self._handle(batch)
+                outcomes = self._handle([item for item, _ in batch])
             except Exception as error:  # the submitters learn of it; the thread lives on
-                for _, ticket in batch:
-                    ticket.fail(error)
+                outcomes = [error] * len(batch)
+            futures = [future for _, future in batch]
+            self._settlements.put_all(list(zip(futures, outcomes, strict=True)))
 
-    def _take(self) -> list[tuple[Item, Ticket[Result]]]:
+    def _take(self) -> "list[tuple[Item, asyncio.Future[Result]]]":
         with self._changed:
             while not self._pending and not self._stopping:
                 self._changed.wait()
             batch, self._pending = self._pending, []
             return batch
-
-
-class _Bridge:
-    """Carries settlements to the event loop, many per wake-up."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._lock = threading.Lock()
-        self._settlements: list[Callable[[], object]] = []
-
-    def settle(self, settlement: Callable[[], object]) -> None:
-        with self._lock:
-            self._settlements.append(settlement)
-            if len(self._settlements) > 1:
-                return  # a wake-up is on its way
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._run)
-
-    def _run(self) -> None:
-        with self._lock:
-            settlements, self._settlements = self._settlements, []
-        for settlement in settlements:
-            settlement()

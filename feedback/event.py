@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from google.protobuf.message import Message
 
-SOURCE = "foldback"
-CONTENT_TYPE = "application/protobuf"
+SOURCE = b"foldback"
+CONTENT_TYPE = b"application/protobuf"
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -37,6 +37,11 @@ class Event:
     key: bytes
     value: bytes
     headers: Headers
+
+    @property
+    def id(self) -> str:
+        """Its ce_id; empty where it has none."""
+        return next((value.decode() for name, value in self.headers if name == "ce_id"), "")
 
     @property
     def size(self) -> int:
@@ -66,14 +71,13 @@ def envelope(
     extra: Mapping[str, str] | None = None,
 ) -> Headers:
     """`event_id` names the fact, not the attempt: sent twice, it is the same event."""
-    headers = {
-        "ce_specversion": "1.0",
-        "ce_id": event_id,
-        "ce_source": SOURCE,
-        "ce_type": type,
-        "ce_time": datetime.now(UTC).isoformat(),
-        "ce_tenant": tenant,
-        "content-type": CONTENT_TYPE,
-        **(extra or {}),
-    }
-    return tuple((name, text.encode()) for name, text in headers.items())
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_source", SOURCE),
+        ("ce_type", type.encode()),
+        ("ce_time", datetime.now(UTC).isoformat().encode()),
+        ("ce_tenant", tenant.encode()),
+        ("content-type", CONTENT_TYPE),
+        *((name, text.encode()) for name, text in (extra or {}).items()),
+    )

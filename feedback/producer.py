@@ -1,9 +1,11 @@
 """The idempotent producer: acks from all in-sync replicas, in order within a partition."""
 
 import contextlib
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from kafka import KafkaProducer
 from kafka.errors import (
@@ -25,7 +27,7 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class Producer:
-    """Blocks only in the constructor: the topics' metadata is there before the first send."""
+    """`send` blocks nobody, an event loop included: the constructor has fetched the topics' metadata."""
 
     def __init__(self, settings: FeedbackSettings, cluster_id: str) -> None:
         """Raises a KafkaError when the brokers do not answer."""
@@ -51,41 +53,40 @@ class Producer:
         except KafkaError:
             self.close()
             raise
+        # From here on a topic that the brokers no longer know fails at once; nothing else in `send` waits.
+        self._kafka.config["max_block_ms"] = 0
 
-    def send(
-        self, event: Event, acknowledged: Callable[[Position], None], failed: Callable[[BaseException], None]
-    ) -> None:
-        """Exactly one of the callbacks is called, from the producer's own thread."""
-        try:
-            future = self._kafka.send(event.topic, event.value, key=event.key, headers=list(event.headers))
-        except (KafkaError, ValueError) as error:
-            failed(error)
-            return
-        future.add_callback(lambda metadata: acknowledged(Position(metadata.partition, metadata.offset)))
-        future.add_errback(failed)
+    def send(self, events: Sequence[Event], done: Callable[[list[Position | BaseException]], None]) -> None:
+        """`done` is called once, with an outcome for each: by the producer's own thread, or before this returns."""
+        outcomes: list[Position | BaseException | None] = [None] * len(events)
+        settled: list[int] = []
+
+        def settle(place: int, outcome: Position | BaseException) -> None:
+            outcomes[place] = outcome
+            settled.append(place)
+            if len(settled) == len(events):
+                done(cast(list[Position | BaseException], outcomes))
+
+        for place, event in enumerate(events):
+            try:
+                future = self._kafka.send(event.topic, event.value, key=event.key, headers=list(event.headers))
+            except (KafkaError, ValueError) as error:
+                settle(place, error)
+                continue
+            future.add_callback(lambda found, place=place: settle(place, Position(found.partition, found.offset)))
+            future.add_errback(partial(settle, place))
 
     def send_all(self, events: Sequence[Event], timeout_s: float) -> list[Position | KafkaError]:
         """Wait for all of them; an error in the place of each that the brokers will never take (TOO_LARGE).
 
         Raises KafkaError when one was not acknowledged in time: then any of them may have arrived.
         """
-        outcomes: list[Position | BaseException | None] = [None] * len(events)
-        left = len(events)
-        done = threading.Event()
-        lock = threading.Lock()
-
-        def settle(place: int, outcome: Position | BaseException) -> None:
-            nonlocal left
-            with lock:
-                outcomes[place] = outcome
-                left -= 1
-                if not left:
-                    done.set()
-
-        for place, event in enumerate(events):
-            self.send(event, partial(settle, place), partial(settle, place))
-        if events and not done.wait(timeout_s):
-            raise KafkaTimeoutError(f"{left} of {len(events)} events not acknowledged within {timeout_s:g} s")
+        answers: queue.SimpleQueue[list[Position | BaseException]] = queue.SimpleQueue()
+        self.send(events, answers.put)
+        try:
+            outcomes = answers.get(timeout=timeout_s) if events else []
+        except queue.Empty:
+            raise KafkaTimeoutError(f"{len(events)} events not all acknowledged within {timeout_s:g} s") from None
         settled: list[Position | KafkaError] = []
         for outcome in outcomes:
             if not isinstance(outcome, (Position, *TOO_LARGE)):

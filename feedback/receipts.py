@@ -6,7 +6,7 @@ makes the audit blind to that feedback, not wrong about it.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,26 +30,28 @@ class Receipts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._day = ""
+        self._day = -1
         self._file = -1
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, feedback_id: str, durability: Durability) -> None:
+    def add(self, acknowledged: Sequence[tuple[str, Durability]]) -> None:
+        """One write, however many (feedback_id, durability)."""
         now = time.time()
         self._roll(now)
-        os.write(self._file, f"{now:.6f} {feedback_id} {durability}\n".encode())
+        lines = "".join(f"{now:.6f} {feedback_id} {durability}\n" for feedback_id, durability in acknowledged)
+        os.write(self._file, lines.encode())
 
     def close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
-        self._day, self._file = "", -1
+        self._day, self._file = -1, -1
 
     def _roll(self, now: float) -> None:
-        day = _day(now)
+        day = int(now // 86400)
         if day == self._day:
             return
         self.close()
-        self._file = os.open(self._folder / f"{day}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = os.open(self._folder / f"{_day(now)}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._day = day
         for path in self._folder.glob("*.log"):
             if path.stem < _day(now - KEEP_DAYS * 86400):

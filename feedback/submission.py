@@ -6,9 +6,11 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
-from feedback.event import Durability
+from feedback.event import Durability, Event, build_event
 from feedback.tokens import TokenSigner
+from feedback.topics import FEEDBACK
 from foldback.v1 import events_pb2, feedback_pb2
 
 FEEDBACK_TYPE = "foldback.v1.FeedbackRecorded"
@@ -16,6 +18,7 @@ MAX_ID_CHARS = 256
 MAX_REASON_CODES = 16
 
 _NAMESPACE = uuid.UUID("5f3c1c1e-6f0d-5b0a-9a57-0d0f6c1b8a4e")
+_SOURCES = frozenset(feedback_pb2.FeedbackSource.values()) - {feedback_pb2.FEEDBACK_SOURCE_UNSPECIFIED}
 
 Violation = tuple[str, str]
 """(field path, why it is refused and what would be accepted)."""
@@ -35,7 +38,12 @@ class IdConflict(ValueError):
 
 def feedback_id(tenant: str, request_id: str) -> str:
     """UUIDv5 (RFC 9562): the same submission has the same id on every replica and in every retry."""
-    return str(uuid.uuid5(uuid.uuid5(_NAMESPACE, tenant), request_id))
+    return str(uuid.uuid5(_namespace(tenant), request_id))
+
+
+@lru_cache(maxsize=1024)
+def _namespace(tenant: str) -> uuid.UUID:
+    return uuid.uuid5(_NAMESPACE, tenant)
 
 
 def record_feedback(
@@ -99,9 +107,22 @@ def build_record(
     )
     record.feedback.ClearField("feedback_tokens")
     record.feedback.DiscardUnknownFields()
-    record.receive_time.FromNanoseconds(int((time.time() if now is None else now) * 1e9))
+    received_ns = time.time_ns() if now is None else int(now * 1e9)
+    record.receive_time.seconds, record.receive_time.nanos = divmod(received_ns, 10**9)
     record.content_sha256 = content_sha256(record)
     return record
+
+
+def feedback_event(record: events_pb2.FeedbackRecorded) -> Event:
+    """As it goes to the log: by conversation, so that what is said of one stays in order."""
+    return build_event(
+        FEEDBACK,
+        record.claims[0].conversation_id,
+        record,
+        event_id=record.feedback_id,
+        type=FEEDBACK_TYPE,
+        tenant=record.tenant,
+    )
 
 
 def content_sha256(record: events_pb2.FeedbackRecorded) -> bytes:
@@ -155,7 +176,7 @@ def _check_id(field: str, value: str) -> list[Violation]:
 
 def _check_common(feedback: feedback_pb2.Feedback) -> list[Violation]:
     violations = _check_id("feedback.rater_id", feedback.rater_id)
-    if feedback.source not in feedback_pb2.FeedbackSource.values()[1:]:
+    if feedback.source not in _SOURCES:
         violations.append(("feedback.source", "unknown; give END_USER, ANNOTATOR, MODEL or IMPLICIT"))
     if len(feedback.reason_codes) > MAX_REASON_CODES or any(len(code) > 64 for code in feedback.reason_codes):
         violations.append(("feedback.reason_codes", f"at most {MAX_REASON_CODES}, of at most 64 characters"))

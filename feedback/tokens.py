@@ -6,7 +6,6 @@ everything before it; both in unpadded base64url. Old keys stay in the file unti
 
 import base64
 import binascii
-import hashlib
 import hmac
 import json
 import os
@@ -128,7 +127,7 @@ def _create_keys(path: Path) -> None:
 
 
 def _mac(key: bytes, signed: str) -> str:
-    return _encode(hmac.new(key, f"foldback.feedback.token:{signed}".encode(), hashlib.sha256).digest())
+    return _encode(hmac.digest(key, f"foldback.feedback.token:{signed}".encode(), "sha256"))
 
 
 def _encode(data: bytes) -> str:

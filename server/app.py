@@ -123,7 +123,7 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
             ChatService(engine, prompts, signer, responses, admission), public
         )
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
-            FeedbackService(event_log, outcomes, signer, admission, settings.feedback), public
+            FeedbackService(event_log, responses, outcomes, signer, admission, settings.feedback), public
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(
             PolicyService(registry, swap, admission, poll_interval_s), admin

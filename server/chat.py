@@ -119,6 +119,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         check_chat(request)
         with self._admission.slot(), clock:
             answer = await self._prepare(request, tenant, clock)
+            self._log.begin(answer.header.response_id)
             try:
                 yield answer
             except (asyncio.CancelledError, GeneratorExit):

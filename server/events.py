@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from feedback.eventlog import EventLog
@@ -16,7 +16,7 @@ from server.engines.base import Delta, Sampling
 FINISH_REASONS = {"stop": chat_pb2.FINISH_REASON_STOP, "length": chat_pb2.FINISH_REASON_LENGTH}
 
 LINGER_S = 0.05
-"""How long a response event may wait for others."""
+"""A busy server sends response events this often; one that has sent none for so long sends the next at once."""
 
 
 @dataclass
@@ -74,12 +74,23 @@ def sampling_as_applied(sampling: Sampling) -> chat_pb2.Sampling:
 
 
 class ResponseLog:
-    """Sends response events on their way, a few at a time: handing over one by one costs twice the CPU."""
+    """Sends response events on their way, a few at a time: handing over one by one costs twice the CPU.
+
+    Feedback is accepted after the answer it is about is durable, so no crash keeps the one without the other. An answer
+    that is cut off with its server has no record; what is said of it through another server waits, in sight, and is
+    dead-lettered as RESPONSE_MISSING after `feedback.response_horizon_s`.
+    """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._waiting: list[Callable[[], None]] = []
-        log.hand_over = self.flush  # feedback that comes at once waits for the answer's event, not past it
+        self._open: dict[str, asyncio.Future[None]] = {}
+        """Answers that are being given."""
+        self._gathered: dict[str, Callable[[], None]] = {}
+        self._flush_time = 0.0
+
+    def begin(self, response_id: str) -> None:
+        """An answer begins; `record` ends it."""
+        self._open[response_id] = asyncio.get_running_loop().create_future()
 
     def record(
         self,
@@ -89,14 +100,29 @@ class ResponseLog:
         candidates: Sequence[CandidateLog],
     ) -> None:
         """Complete `header` and send it. Without consent no text, token or logprob leaves the server."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_later(LINGER_S, self.flush)
-        self._waiting.append(lambda: self._send(header, request, prompt_token_ids, candidates))
+        if not self._gathered:
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(self._flush_time + LINGER_S, loop.time()), self.flush)
+        self._gathered[header.response_id] = lambda: self._send(header, request, prompt_token_ids, candidates)
+        if (begun := self._open.pop(header.response_id, None)) is not None:
+            begun.set_result(None)
+
+    async def settled(self, response_ids: Collection[str]) -> None:
+        """Wait until the record of each of these answers is durable or given up: those of this server, begun or over.
+
+        Feedback that comes while its answer is still being given waits for its end.
+        """
+        if begun := [self._open[name] for name in response_ids if name in self._open]:
+            await asyncio.wait(begun)
+        if any(name in self._gathered for name in response_ids):
+            self.flush()
+        await self._log.settled(response_ids)
 
     def flush(self) -> None:
-        """Hand over what waits; before the log stops, or its last answers are missing."""
-        waiting, self._waiting = self._waiting, []
-        for send in waiting:
+        """Hand over what is gathered; before the log stops, or its last answers are missing."""
+        self._flush_time = asyncio.get_running_loop().time()
+        gathered, self._gathered = self._gathered, {}
+        for send in gathered.values():
             send()
 
     def _send(

@@ -1,23 +1,26 @@
 """FeedbackService: what feedback/ decides, as gRPC."""
 
-import asyncio
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import grpc
+from prometheus_client import Counter, Histogram
 
-from feedback.eventlog import Durability, EventLog, EventTooLarge, LogUnavailable, SpoolFull
+from feedback.eventlog import Durability, EventLog, EventTooLarge, SpoolFull
 from feedback.outcomes import Outcomes
 from feedback.submission import (
-    FEEDBACK_TYPE,
     IdConflict,
     InvalidFeedback,
     RecentSubmissions,
+    feedback_event,
     record_feedback,
     record_retraction,
 )
 from feedback.tokens import Expired, TokenError, TokenSigner
-from feedback.topics import FEEDBACK
 from foldback.v1 import events_pb2, feedback_pb2, feedback_pb2_grpc
 from server.admission import Admission
+from server.events import ResponseLog
 from server.identity import current_tenant
 from server.interceptor import Context
 from server.metrics import FEEDBACK_DELAY, FEEDBACK_RECEIVED, THUMBS
@@ -26,14 +29,30 @@ from server.status import Refused, exhausted, invalid, not_found, precondition, 
 from settings.feedback import FeedbackSettings
 
 MAX_BATCH = 100
+_SOURCES = {
+    number: name.removeprefix("FEEDBACK_SOURCE_").lower() for name, number in feedback_pb2.FeedbackSource.items()
+}
 DURABILITY = {Durability.BROKER: feedback_pb2.DURABILITY_BROKER, Durability.SPOOL: feedback_pb2.DURABILITY_SPOOL}
+
+
+class _Stored(NamedTuple):
+    durability: Durability
+    duplicate: bool
+    """It was here before."""
 
 
 class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     def __init__(
-        self, log: EventLog, outcomes: Outcomes, signer: TokenSigner, admission: Admission, settings: FeedbackSettings
+        self,
+        log: EventLog,
+        responses: ResponseLog,
+        outcomes: Outcomes,
+        signer: TokenSigner,
+        admission: Admission,
+        settings: FeedbackSettings,
     ) -> None:
         self._log = log
+        self._responses = responses
         self._outcomes = outcomes
         self._signer = signer
         self._admission = admission
@@ -44,22 +63,24 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     async def SubmitFeedback(  # noqa: N802
         self, request: feedback_pb2.SubmitFeedbackRequest, context: Context
     ) -> feedback_pb2.SubmitFeedbackResponse:
-        return await self._submit(request, current_tenant())
+        [answer] = await self._submit([request], current_tenant())
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
 
     async def BatchSubmitFeedback(  # noqa: N802
         self, request: feedback_pb2.BatchSubmitFeedbackRequest, context: Context
     ) -> feedback_pb2.BatchSubmitFeedbackResponse:
         if not 1 <= len(request.requests) <= MAX_BATCH:
             raise invalid([("requests", f"{len(request.requests)} items; 1 to {MAX_BATCH}")])
-        tenant = current_tenant()
-
-        async def one(item: feedback_pb2.SubmitFeedbackRequest) -> feedback_pb2.BatchSubmitFeedbackResponse.Result:
-            try:
-                return feedback_pb2.BatchSubmitFeedbackResponse.Result(response=await self._submit(item, tenant))
-            except Refused as refused:
-                return feedback_pb2.BatchSubmitFeedbackResponse.Result(error=refused.status)
-
-        return feedback_pb2.BatchSubmitFeedbackResponse(results=await asyncio.gather(*map(one, request.requests)))
+        result = feedback_pb2.BatchSubmitFeedbackResponse.Result
+        answers = await self._submit(request.requests, current_tenant())
+        return feedback_pb2.BatchSubmitFeedbackResponse(
+            results=[
+                result(error=answer.status) if isinstance(answer, Refused) else result(response=answer)
+                for answer in answers
+            ]
+        )
 
     async def RetractFeedback(  # noqa: N802
         self, request: feedback_pb2.RetractFeedbackRequest, context: Context
@@ -68,8 +89,10 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             record = record_retraction(request, current_tenant(), self._signer)
         except (InvalidFeedback, TokenError) as error:
             raise _refusal(error) from error
-        durability, _ = await self._store(record)
-        return feedback_pb2.RetractFeedbackResponse(durability=DURABILITY[durability])
+        [stored] = await self._store([record])
+        if isinstance(stored, Refused):
+            raise stored
+        return feedback_pb2.RetractFeedbackResponse(durability=DURABILITY[stored.durability])
 
     async def GetFeedbackStatus(  # noqa: N802
         self, request: feedback_pb2.GetFeedbackStatusRequest, context: Context
@@ -93,53 +116,73 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         )
 
     async def _submit(
-        self, request: feedback_pb2.SubmitFeedbackRequest, tenant: str
-    ) -> feedback_pb2.SubmitFeedbackResponse:
-        kind = request.feedback.WhichOneof("kind") or "none"
-        source = _source(request.feedback.source)
-        try:
-            record = record_feedback(request, tenant, self._signer, max_text_chars=self._max_text_chars)
-            durability, duplicate = await self._store(record)
-        except (InvalidFeedback, TokenError) as error:
-            FEEDBACK_RECEIVED.labels(kind, source, "refused").inc()
-            raise _refusal(error) from error
-        except Refused:
-            FEEDBACK_RECEIVED.labels(kind, source, "refused").inc()
-            raise
-        FEEDBACK_RECEIVED.labels(kind, source, "duplicate" if duplicate else "accepted").inc()
-        if not duplicate:
-            delay_ns = record.receive_time.ToNanoseconds() - record.claims[0].issue_time.ToNanoseconds()
-            FEEDBACK_DELAY.labels(kind).observe(delay_ns / 1e9)
-            if kind == "thumbs":
-                THUMBS.labels("up" if request.feedback.thumbs == feedback_pb2.THUMBS_UP else "down").inc()
-        return feedback_pb2.SubmitFeedbackResponse(
-            feedback_id=record.feedback_id, durability=DURABILITY[durability], duplicate=duplicate
-        )
+        self, requests: Sequence[feedback_pb2.SubmitFeedbackRequest], tenant: str
+    ) -> list[feedback_pb2.SubmitFeedbackResponse | Refused]:
+        """An answer each; what is wrong with one keeps no other from the log."""
+        checked = [self._check(request, tenant) for request in requests]
+        stored = iter(await self._store([record for record in checked if not isinstance(record, Refused)]))
+        answers: list[feedback_pb2.SubmitFeedbackResponse | Refused] = []
+        for request, record in zip(requests, checked, strict=True):
+            if isinstance(record, Refused):
+                _count(request.feedback, "refused")
+                answers.append(record)
+                continue
+            outcome = next(stored)
+            if isinstance(outcome, Refused):
+                _count(request.feedback, "refused")
+                answers.append(outcome)
+                continue
+            _count(request.feedback, "duplicate" if outcome.duplicate else "accepted")
+            if not outcome.duplicate:
+                _observe(record)
+            answer = feedback_pb2.SubmitFeedbackResponse(
+                feedback_id=record.feedback_id, durability=DURABILITY[outcome.durability], duplicate=outcome.duplicate
+            )
+            answers.append(answer)
+        return answers
 
-    async def _store(self, record: events_pb2.FeedbackRecorded) -> tuple[Durability, bool]:
-        """(durability, whether it was here before). Raises Refused."""
-        self._admission.check()
+    def _check(self, request: feedback_pb2.SubmitFeedbackRequest, tenant: str) -> events_pb2.FeedbackRecorded | Refused:
         try:
+            return record_feedback(request, tenant, self._signer, max_text_chars=self._max_text_chars)
+        except (InvalidFeedback, TokenError) as error:
+            return _refusal(error)
+
+    async def _store(self, records: Sequence[events_pb2.FeedbackRecorded]) -> list[_Stored | Refused]:
+        """Each once its answer's record and itself are durable, or was here before, or why not."""
+        found = [self._known(record) for record in records]
+        fresh = [record for record, known in zip(records, found, strict=True) if known is None]
+        if fresh:
+            await self._responses.settled({claim.response_id for record in fresh for claim in record.claims})
+        logged = iter(await self._log.emit_all([feedback_event(record) for record in fresh]) if fresh else [])
+        outcomes: list[_Stored | Refused] = []
+        for record, known in zip(records, found, strict=True):
+            if known is not None:
+                outcomes.append(known)
+                continue
+            durability = next(logged)
+            if isinstance(durability, BaseException):
+                outcomes.append(_refusal(durability))
+            else:
+                self._recent.add(record, durability)
+                outcomes.append(_Stored(durability, False))
+        return outcomes
+
+    def _known(self, record: events_pb2.FeedbackRecorded) -> _Stored | Refused | None:
+        """None: it is new, and may go to the log."""
+        try:
+            self._admission.check()
             known = self._recent.find(record)
             if known is not None:
-                return known, True
+                return _Stored(known, True)
             self._rates.take(record.tenant, record.feedback.rater_id)
-            await self._log.settled(claim.response_id for claim in record.claims)
-            durability = await self._log.emit(
-                FEEDBACK,
-                record.claims[0].conversation_id,
-                record,
-                event_id=record.feedback_id,
-                type=FEEDBACK_TYPE,
-                tenant=record.tenant,
-            )
-        except (IdConflict, SpoolFull, LogUnavailable, EventTooLarge) as error:
-            raise _refusal(error) from error
-        self._recent.add(record, durability)
-        return durability, False
+        except IdConflict as error:
+            return _refusal(error)
+        except Refused as refused:
+            return refused
+        return None
 
 
-def _refusal(error: Exception) -> Refused:
+def _refusal(error: BaseException) -> Refused:
     match error:
         case InvalidFeedback():
             return invalid(error.violations)
@@ -157,8 +200,37 @@ def _refusal(error: Exception) -> Refused:
             return unavailable(str(error), "LOG_UNAVAILABLE", retry_after_s=2)
 
 
+def _count(feedback: feedback_pb2.Feedback, result: str) -> None:
+    _received(feedback.WhichOneof("kind") or "none", _source(feedback.source), result).inc()
+
+
+def _observe(record: events_pb2.FeedbackRecorded) -> None:
+    """An accepted feedback."""
+    kind = record.feedback.WhichOneof("kind") or "none"
+    received, issued = record.receive_time, record.claims[0].issue_time
+    _delay(kind).observe(received.seconds - issued.seconds + (received.nanos - issued.nanos) / 1e9)
+    if kind == "thumbs":
+        _thumbs("up" if record.feedback.thumbs == feedback_pb2.THUMBS_UP else "down").inc()
+
+
+# Labels are looked up once: that costs more than counting. All are bounded.
+
+
+@cache
+def _received(kind: str, source: str, result: str) -> Counter:
+    return FEEDBACK_RECEIVED.labels(kind, source, result)
+
+
+@cache
+def _delay(kind: str) -> Histogram:
+    return FEEDBACK_DELAY.labels(kind)
+
+
+@cache
+def _thumbs(direction: str) -> Counter:
+    return THUMBS.labels(direction)
+
+
 def _source(source: feedback_pb2.FeedbackSource.ValueType) -> str:
     """A bounded label: what a client makes up is `unknown`."""
-    if source in feedback_pb2.FeedbackSource.values():
-        return feedback_pb2.FeedbackSource.Name(source).removeprefix("FEEDBACK_SOURCE_").lower()
-    return "unknown"
+    return _SOURCES.get(source, "unknown")

@@ -131,8 +131,7 @@ async def test_a_hanging_broker_holds_no_response_back_from_the_disk(
     assert await emit_feedback(log, make_feedback("f", [RESPONSE])) is Durability.BROKER
     assert own_broker._process is not None
     os.kill(own_broker._process.pid, signal.SIGSTOP)
-    gathered = [lambda: log.emit_soon(RESPONSES, "c", RESPONSE, event_id="r", type=RESPONSE_TYPE, tenant="acme")]
-    log.hand_over = lambda: gathered.pop()() if gathered else None
+    log.emit_soon(RESPONSES, "c", RESPONSE, event_id="r", type=RESPONSE_TYPE, tenant="acme")
     await asyncio.wait_for(log.settled(["r", "unknown"]), 5.0)
     state = log.state().spool
     assert state is not None
