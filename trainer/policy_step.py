@@ -46,7 +46,7 @@ class PolicyStep:
         seed = settings.seed * 1_000_003 + iteration
         chosen = prompts.for_rollouts(prompts.recent(self._store, settings), settings.prompts_per_iteration, seed)
         with metrics.timed("rollouts"):
-            rollouts = self._rollouts.sample(chosen, seed=seed)
+            rollouts = self._rollouts.sample(chosen, seed=seed, version=progress.continues_from)
         state = self._registry.state()
         metrics.show_staleness(rollouts, [*state.history, *([state.canary] if state.canary else [])])
         with metrics.timed("reference"):

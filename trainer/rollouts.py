@@ -35,8 +35,8 @@ class Stopped(Exception):
 
 
 class RolloutSource(Protocol):
-    def sample(self, prompts: Sequence[Prompt], *, seed: int) -> list[Rollout]:
-        """Answers to `prompts`, several each, in the order of the prompts.
+    def sample(self, prompts: Sequence[Prompt], *, seed: int, version: str) -> list[Rollout]:
+        """Answers to `prompts`, several each, in the order of the prompts; by `version` where that is served.
 
         `seed` makes the draw repeatable where the source can be; a fleet of servers cannot.
 
@@ -61,7 +61,7 @@ class ServedRollouts:
         self._metadata = call_metadata(access.api_key.get_secret_value())
         self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
 
-    def sample(self, prompts: Sequence[Prompt], *, seed: int) -> list[Rollout]:
+    def sample(self, prompts: Sequence[Prompt], *, seed: int, version: str) -> list[Rollout]:
         request = rollout_pb2.GenerateRolloutsRequest(
             prompts=[_to_proto(prompt) for prompt in prompts],
             samples_per_prompt=self._settings.samples_per_prompt,
@@ -72,6 +72,7 @@ class ServedRollouts:
                 top_k=0,
                 max_tokens=self._settings.max_new_tokens,
             ),
+            policy_version=version,
         )
         pause = _FIRST_PAUSE_S
         while not self._stop.is_set():
@@ -81,6 +82,11 @@ class ServedRollouts:
                 )
                 return in_order([from_proto(response.rollout) for response in call])
             except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION and request.policy_version:
+                    # A replica that serves another version: PPO weighs what it samples, unless that is too old.
+                    log.info("rollouts: %s; taking what is served", error.details())
+                    request.policy_version = ""
+                    continue
                 if error.code() not in _AWAY:
                     raise
                 log.info(

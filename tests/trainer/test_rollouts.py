@@ -17,6 +17,7 @@ PROMPTS = [
     Prompt("c1", (("system", "Be kind."), ("user", "Hello?")), (1, 2), 0.0),
     Prompt("c2", (("user", "Why?"),), (3,), 0.0),
 ]
+CANARY = "p000003-cccccccc"
 
 
 class Fleet(rollout_pb2_grpc.RolloutServiceServicer):
@@ -69,7 +70,7 @@ def test_rollouts_are_taken_as_served_in_the_order_of_the_prompts() -> None:
     fleet = Fleet()
     server, address = serve(fleet)
     try:
-        rollouts = client(address, threading.Event()).sample(PROMPTS, seed=1)
+        rollouts = client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
     finally:
         server.stop(0)
     # Of three samples a prompt, of 0, 1 and 2 tokens, the empty one has nothing to learn from.
@@ -88,13 +89,24 @@ def test_rollouts_are_taken_as_served_in_the_order_of_the_prompts() -> None:
     ]
     assert (request.sampling.top_p, request.sampling.top_k) == (1.0, 0)
     assert request.sampling.temperature == pytest.approx(0.8)
+    assert request.policy_version == CANARY
+
+
+def test_a_replica_that_serves_another_version_gives_what_it_serves() -> None:
+    fleet = Fleet(grpc.StatusCode.FAILED_PRECONDITION)
+    server, address = serve(fleet)
+    try:
+        assert len(client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)) == 4
+    finally:
+        server.stop(0)
+    assert [request.policy_version for request in fleet.requests] == [CANARY, ""]
 
 
 def test_a_stream_that_breaks_is_asked_for_again_as_a_whole() -> None:
     fleet = Fleet(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
     server, address = serve(fleet)
     try:
-        rollouts = client(address, threading.Event()).sample(PROMPTS, seed=1)
+        rollouts = client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
     finally:
         server.stop(0)
     assert len(rollouts) == 4
@@ -109,7 +121,7 @@ def test_a_server_that_comes_later_is_waited_for() -> None:
     timer = threading.Timer(0.3, lambda: started.append(serve(Fleet(), address)[0]))
     timer.start()
     try:
-        assert len(client(address, threading.Event()).sample(PROMPTS, seed=1)) == 4
+        assert len(client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)) == 4
     finally:
         timer.join()
         started[0].stop(0)
@@ -120,7 +132,7 @@ def test_a_mistake_of_ours_is_not_tried_again() -> None:
     server, address = serve(fleet)
     try:
         with pytest.raises(grpc.RpcError) as error:
-            client(address, threading.Event()).sample(PROMPTS, seed=1)
+            client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
     finally:
         server.stop(0)
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -134,4 +146,4 @@ def test_waiting_ends_when_the_trainer_stops() -> None:
         source = client(f"127.0.0.1:{unanswered.getsockname()[1]}", stop)
         threading.Timer(0.2, stop.set).start()
         with pytest.raises(Stopped):
-            source.sample(PROMPTS, seed=1)
+            source.sample(PROMPTS, seed=1, version=CANARY)

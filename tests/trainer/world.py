@@ -63,8 +63,8 @@ class Fleet:
         assert self._version
         return self._version
 
-    def sample(self, prompts_: Sequence[Prompt], *, seed: int) -> list[Rollout]:
-        self._swap()
+    def sample(self, prompts_: Sequence[Prompt], *, seed: int, version: str = "") -> list[Rollout]:
+        assert self.serving == version or not version
         settings, tokenizer = self._settings, self.backbone.tokenizer
         ids = [prompts.token_ids(tokenizer, prompt) for prompt in prompts_]
         groups = [index for index in range(len(ids)) for _ in range(settings.samples_per_prompt)]
