@@ -3,15 +3,18 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from console.client import Client
 from console.errors import is_rpc_error
 from console.stack import services, settle_ports
-from console.supervisor import Supervisor
+from console.supervisor import ServiceDied, Supervisor
 from console.terminal import out
 from foldback.v1 import policy_pb2
 from settings import Settings
@@ -36,6 +39,10 @@ async def _up(settings: Settings) -> None:
         swaps = asyncio.create_task(_announce_swaps(settings))
         try:
             await supervisor.watch()
+        except ServiceDied as death:
+            # At once: stopping the others may take as long as their last requests do.
+            out.print(f"[bold red]✗[/] {escape(str(death).splitlines()[0].partition(';')[0])}")
+            raise
         finally:
             swaps.cancel()
             out.print("stopping web page, trainer, server and broker …", style="dim")
@@ -64,12 +71,14 @@ async def running(settings: Settings) -> AsyncIterator[Supervisor]:
 
 
 async def _announce_swaps(settings: Settings) -> None:
-    """A line whenever another version takes over."""
+    """A line whenever another version takes over from now on."""
+    began = time.time_ns()
     try:
         async with Client.of(settings) as client:
             seen = set()
             async for transition in client.watch_policies():
-                if transition.to == policy_pb2.POLICY_STATE_ACTIVE and transition.sequence not in seen:
+                news = transition.time.ToNanoseconds() >= began and transition.sequence not in seen
+                if transition.to == policy_pb2.POLICY_STATE_ACTIVE and news:
                     seen.add(transition.sequence)
                     when = transition.time.ToDatetime().strftime("%H:%M:%S")
                     out.print(f"[dim]{when} UTC[/] serving [bold]{transition.version}[/] [dim]{transition.reason}[/]")

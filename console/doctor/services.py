@@ -17,6 +17,7 @@ from console.stack import accepts
 from console.status import FUNNEL
 from foldback.v1 import policy_pb2
 from settings import Settings
+from settings.client import ClientSettings
 
 START = "start it with 'foldback up'"
 NOBODYS = "00000000-0000-5000-8000-000000000000"
@@ -40,7 +41,7 @@ async def server(client: Client, settings: Settings) -> list[Finding]:
             return [failed("server", f"{address} refuses our key ({error.details()})", key("ACCESS"))]
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             return [await unreached("server", address, error, "ACCESS")]
-    return [ok("server", f"{address} is serving, and takes {credentials(settings.console.access.tls_ca)}")]
+    return [ok("server", f"{address} is serving, {credentials(settings.console.access)}")]
 
 
 async def admin(client: Client, settings: Settings) -> list[Finding]:
@@ -52,7 +53,7 @@ async def admin(client: Client, settings: Settings) -> list[Finding]:
             return [failed("admin", f"{address} refuses our key ({error.details()})", key("ADMIN_ACCESS"))]
         return [await unreached("admin", address, error, "ADMIN_ACCESS")]
     said = f"{address} serves {listed.serving_version}, {len(listed.policies)} versions listed"
-    found = [ok("admin", f"{said}, and takes {credentials(settings.console.admin_access.tls_ca)}")]
+    found = [ok("admin", f"{said}, {credentials(settings.console.admin_access)}")]
     active = [policy.version for policy in listed.policies if policy.state == policy_pb2.POLICY_STATE_ACTIVE]
     if active and listed.serving_version not in (*active, listed.canary_version):
         found.append(
@@ -83,8 +84,9 @@ def key(access: str) -> str:
     return f"set FOLDBACK_CONSOLE__{access}__API_KEY to a key that its settings know ('python -m server.keys TENANT')"
 
 
-def credentials(tls_ca: str) -> str:
-    return f"our credentials, over {'TLS' if tls_ca else 'plain text'}"
+def credentials(access: ClientSettings) -> str:
+    key = "with our key" if access.api_key.get_secret_value() else "without a key"
+    return f"{key}, {'over TLS' if access.tls_ca else 'without TLS'}"
 
 
 async def trainer(place: Endpoints) -> tuple[list[Finding], bool]:

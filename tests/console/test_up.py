@@ -148,6 +148,7 @@ def test_a_dead_server_stops_the_rest_and_is_reported(installation: Installation
     assert up.wait(60) == 1
     said = (installation.folder / "up.out").read_text()
     assert "server was killed by SIGKILL; the end of" in said
+    assert said.index("✗ server was killed by SIGKILL\n") < said.index("stopping web page"), "told before the wait"
     assert installation.all_gone(10)
 
 
