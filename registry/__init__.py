@@ -2,6 +2,7 @@
 
 from registry.artifact import ArtifactError
 from registry.journal import RegistryAway, Transition
+from registry.lease import Lease
 from registry.lifecycle import ActiveChanged, IllegalTransition, PolicyState, RegistryState
 from registry.manifest import CanaryPrompt, Manifest
 from registry.registry import Registry
@@ -11,6 +12,7 @@ __all__ = [
     "ArtifactError",
     "CanaryPrompt",
     "IllegalTransition",
+    "Lease",
     "Manifest",
     "PolicyState",
     "Registry",

@@ -1,13 +1,10 @@
 """The life-cycle log: one small file an entry, created exclusively, so that any number of processes agree on it."""
 
 import json
-import os
-import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
+from registry.exclusive import create_exclusively
 from registry.lifecycle import PolicyState, TrainingState
 
 
@@ -103,25 +100,9 @@ class Journal:
         """Write `entry` if its number is free. Raises Taken."""
         path = self._path(entry.sequence)
         try:
-            if isinstance(self._fs, LocalFileSystem):
-                _link_whole(path, entry.to_json())
-            else:
-                self._fs.pipe_file(path, entry.to_json(), mode="create")
+            create_exclusively(self._fs, path, entry.to_json())
         except FileExistsError:
             raise Taken(path) from None
 
     def _path(self, sequence: int) -> str:
         return f"{self._folder}/{sequence:012d}.json"
-
-
-def _link_whole(path: str, data: bytes) -> None:
-    """Create `path` with all of `data` or not at all; a hard link fails if the name is taken."""
-    draft = f"{path}.{uuid.uuid4().hex}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-        os.link(draft, path)
-    finally:
-        os.close(descriptor)
-        os.unlink(draft)
