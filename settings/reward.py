@@ -8,11 +8,16 @@ from settings.section import Section
 class RewardSettings(Section):
     members: int = Field(default=5, ge=2)
     """Heads of the ensemble. Their disagreement is the model's uncertainty."""
-    words_scale: float = Field(default=0.6, ge=0)
+    words_scales: tuple[float, ...] = Field(default=(0.6, 0.1), min_length=1)
     """Standard deviation, in nats, of what an answer's words are taken to say of its score before anything is learned.
-    Larger learns faster and overfits sooner."""
+    Larger learns a taste for words faster and overfits sooner. Of several, the one in use is what predicts best in
+    cross-validation, chosen anew whenever the judgements have doubled."""
+    tuning_judgements: int = Field(default=64, ge=2)
+    """Judgements before such a choice is made: until then it is the first of `words_scales`."""
     meaning_scale: float = Field(default=0.3, ge=0)
-    """The same for the trunk's middle layer."""
+    """The same for the trunk's middle layer, over the answer."""
+    closing_scale: float = Field(default=0.3, ge=0)
+    """The same for the middle layer at the answer's last token."""
     length_scale: float = Field(default=1.0, ge=0)
     """The same for the logarithm of its length."""
     uncertainty_penalty: float = Field(default=0.5, ge=0)
@@ -34,6 +39,12 @@ class RewardSettings(Section):
     rater_ratio: float = Field(default=3.0, ge=1)
     """Beyond the floor a rater counts for at most this many times the judgements of the median rater; annotators are
     not capped."""
+    reliability_floor: float = Field(default=0.1, gt=0, le=1)
+    """Least weight of a rater who contradicts what everybody else's judgements predict. 1: all are believed alike."""
+    reliability_prior: float = Field(default=8.0, gt=2)
+    """Judgements that a rater's good name is worth at the start: with many fewer, nobody counts for less."""
+    reliability_raters: int = Field(default=5, ge=3)
+    """While there are fewer raters, there is no majority to be measured by, and all count in full."""
 
     heldout_least: int = Field(default=16, ge=1)
     """While fewer judgements are held out, chance would rule: readiness is then cross-validated over all judgements,
@@ -57,3 +68,13 @@ class RewardSettings(Section):
     promotion_slack: float = Field(default=1.0, ge=0)
     """New heads are refused when their held-out loss is higher than the promoted ones' by more than this many
     standard errors of the difference."""
+
+    def weight_of(self, kind: str) -> float:
+        """What a judgement of this kind counts against one choice of a ranking."""
+        weights = {
+            "thumbs": self.thumbs_weight,
+            "rating": self.rating_weight,
+            "ranking": 1.0,
+            "demonstration": self.demonstration_weight,
+        }
+        return weights[kind]

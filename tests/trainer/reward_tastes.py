@@ -9,7 +9,7 @@ from feedback.judgement import Kind
 from trainer.holdout import place
 from trainer.reward import RewardExample, feature_dim
 
-HIDDEN = 8
+HIDDEN = 5
 FEATURES = feature_dim(HIDDEN)
 HELD_OUT = 0.15
 """Share of conversations that are never trained on, unless a test says otherwise."""

@@ -77,7 +77,7 @@ def answer(text: str, token_ids: tuple[int, ...] = ()) -> Answer:
     return Answer(candidate_id=text, text=text, token_ids=token_ids)
 
 
-def test_pool_is_means_over_the_response_and_its_length() -> None:
+def test_pool_is_means_over_the_response_its_end_and_its_length() -> None:
     generator = torch.Generator().manual_seed(0)
     states = tuple(torch.randn(3, 7, 4, generator=generator) for _ in pool.layers(5))
     mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
@@ -86,7 +86,8 @@ def test_pool_is_means_over_the_response_and_its_length() -> None:
     for row in range(3):
         where = mask_BT[row]
         words, meaning = states[0][row, where].mean(dim=0), states[1][row, where].mean(dim=0)
-        expected = torch.cat([words, meaning, where.sum().float().log().unsqueeze(0)])
+        closing = states[1][row, where][-1]
+        expected = torch.cat([words, meaning, closing, where.sum().float().log().unsqueeze(0)])
         torch.testing.assert_close(features_BF[row], expected)
 
 
@@ -98,6 +99,15 @@ def test_standardised_features_are_bounded_and_dead_ones_zero() -> None:
     torch.testing.assert_close(z_NF[:, :2].std(dim=0, correction=0), torch.ones(2))
     assert z_NF[:, 2].abs().max() == 0
     assert standardise(100 * features_NF).abs().max() <= 5
+
+
+def test_no_length_beyond_those_judged_earns_more() -> None:
+    features_NF = torch.randn(50, feature_dim(4), generator=torch.Generator().manual_seed(0))
+    standardise = Standardiser.of(features_NF)
+    extremes = torch.stack([features_NF[:, -1].argmax(), features_NF[:, -1].argmin()])
+    beyond_BF = features_NF[extremes].clone()
+    beyond_BF[:, -1] += torch.tensor([1.0, -1.0])
+    torch.testing.assert_close(standardise(beyond_BF), standardise(features_NF[extremes]))
 
 
 def test_a_demonstration_is_the_edit_over_the_original(trunk: Trunk) -> None:

@@ -1,7 +1,7 @@
 """How well heads predict judgements they have not seen, where there are too few to set some aside."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,11 @@ from torch import Tensor
 from settings.reward import RewardSettings
 from trainer.reward.examples import RewardExample
 from trainer.reward.heads import fit
-from trainer.reward.heldout import Report, examine
+from trainer.reward.heldout import Report, examine, losses
+
+_TUNING_FOLDS = 3
+_TUNING_MEMBERS, _TUNING_ITERATIONS = 2, 25
+"""A comparison needs neither the whole ensemble nor the last digit."""
 
 
 class TooFewConversations(ValueError):
@@ -17,25 +21,61 @@ class TooFewConversations(ValueError):
 
 
 def cross_validate(examples: Sequence[RewardExample], settings: RewardSettings, *, folds: int, seed: int = 0) -> Report:
-    """The report of scores that no fold's own conversations had a part in.
+    """The report of scores that no fold's own conversations had a part in, the tuning's neither.
 
     Raises:
         TooFewConversations: all examples fall into one fold.
     """
+    scores: list[Tensor] = [torch.empty(0)] * len(examples)
+    for training, held_out in _splits(examples, folds):
+        heads = fit(training, tuned(training, settings, seed=seed), seed=seed)
+        for index in held_out:
+            scores[index] = heads.scores(examples[index].features_AF)
+    return examine(examples, scores)
+
+
+def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int) -> RewardSettings:
+    """`settings` with that one of `words_scales` by which heads predict judgements of unseen conversations best.
+
+    That scale decides how fast a taste for words is learned, and how much noise with it. The first of them stands
+    while there are too few conversations to compare.
+    """
+    first, *others = settings.words_scales
+    best = first
+    if others:
+        cheap = {"members": _TUNING_MEMBERS, "max_iterations": _TUNING_ITERATIONS}
+        tried = {
+            scale: settings.model_copy(update={"words_scales": (scale,), **cheap}) for scale in settings.words_scales
+        }
+        try:
+            best = min(tried, key=lambda scale: _loss(examples, tried[scale], seed))
+        except TooFewConversations:
+            best = first
+    return settings.model_copy(update={"words_scales": (best,)})
+
+
+def _loss(examples: Sequence[RewardExample], settings: RewardSettings, seed: int) -> float:
+    """Nats of all judgements by heads that did not see their conversations, each counted as in training."""
+    total = 0.0
+    for training, held_out in _splits(examples, _TUNING_FOLDS):
+        unseen = [examples[index] for index in held_out]
+        weight_J = torch.tensor([settings.weight_of(example.kind) for example in unseen])
+        total += (weight_J * losses(fit(training, settings, seed=seed), unseen)).sum().item()
+    return total
+
+
+def _splits(examples: Sequence[RewardExample], folds: int) -> Iterator[tuple[list[RewardExample], list[int]]]:
+    """What to train on and the indices of what is held out, fold by fold."""
     fold_of = [_fold(example.conversation, folds) for example in examples]
     if len(set(fold_of)) < 2:
         raise TooFewConversations(
             f"{len(examples)} judgements of too few conversations to split in {folds}; collect more"
         )
-    scores: list[Tensor] = [torch.empty(0)] * len(examples)
     for fold in sorted(set(fold_of)):
-        heads = fit([e for e, f in zip(examples, fold_of, strict=True) if f != fold], settings, seed=seed)
-        for index, example in enumerate(examples):
-            if fold_of[index] == fold:
-                scores[index] = heads.scores(example.features_AF)
-    return examine(examples, scores)
+        training = [example for example, of in zip(examples, fold_of, strict=True) if of != fold]
+        yield training, [index for index, of in enumerate(fold_of) if of == fold]
 
 
 def _fold(conversation: str, folds: int) -> int:
-    digest = hashlib.blake2b(conversation.encode(), digest_size=8, person=b"fold").digest()
+    digest = hashlib.blake2b(conversation.encode(), digest_size=8, person=b"fold%d" % folds).digest()
     return int.from_bytes(digest, "big") % folds

@@ -1,4 +1,4 @@
-"""What the reward model sees of an answer: the frozen trunk's states, averaged over the response."""
+"""What the reward model sees of an answer: the frozen trunk's states over the response, and its length."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _LENGTH_STD = 0.25
 
 def feature_dim(hidden_size: int) -> int:
     """F of `pool` for a trunk of this width."""
-    return 2 * hidden_size + 1
+    return 3 * hidden_size + 1
 
 
 class AnswerPool:
@@ -22,6 +22,7 @@ class AnswerPool:
 
     - Mean of the token embeddings: which words, whatever their order; EOS among them, so whether it was cut short.
     - Mean of the middle layer: what is said, and how.
+    - Last token of the middle layer: the answer as a whole, seen from where it ends.
     - Log of the number of response tokens.
     """
 
@@ -33,7 +34,10 @@ class AnswerPool:
         mask_BT = response_mask_BT.float()
         length_B1 = mask_BT.sum(dim=1, keepdim=True)
         means = [torch.einsum("btd,bt->bd", state_BTD.float(), mask_BT) / length_B1 for state_BTD in states_BTD]
-        return torch.cat([*means, length_B1.log()], dim=1)
+        positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+        last_B = (mask_BT * positions_T).argmax(dim=1)
+        closing_BD = states_BTD[-1][torch.arange(len(last_B), device=last_B.device), last_B].float()
+        return torch.cat([*means, closing_BD, length_B1.log()], dim=1)
 
 
 pool = AnswerPool()
@@ -44,23 +48,27 @@ class Standardiser:
     """Features in units of what was judged: zero mean, deviation 1, and nothing beyond ±`_REACH`.
 
     The bound keeps the reward from promising more the further an answer leaves what people have seen: an unjudged
-    extreme is worth no more than the edge. The edge moves on as answers beyond it are judged.
+    extreme is worth no more than the edge. The edge moves on as answers beyond it are judged. For the length, which is
+    one feature, easy to drive and liked by most raters, the edges are the shortest and the longest answer judged.
     """
 
     mean_F: Tensor
     std_F: Tensor
+    length_range_2: Tensor
+    """Least and greatest length feature that was judged."""
 
     @classmethod
     def of(cls, features_NF: Tensor) -> "Standardiser":
         std_F, mean_F = torch.std_mean(features_NF, dim=0, correction=0)
         # Where all answers ran into the token limit, a few tokens must not look like the difference of a lifetime.
         std_F[-1] = std_F[-1].clamp_min(_LENGTH_STD)
-        return cls(mean_F, std_F)
+        return cls(mean_F, std_F, torch.stack(features_NF[:, -1].aminmax()))
 
     def __call__(self, features_BF: Tensor) -> Tensor:
         """[B, F]; 0 for a feature that never varied."""
         known_F = self.std_F > 1e-6
-        z_BF = (features_BF - self.mean_F) / self.std_F.clamp_min(1e-6)
+        length_B1 = features_BF[:, -1:].clamp(*self.length_range_2.unbind())
+        z_BF = (torch.cat([features_BF[:, :-1], length_B1], dim=1) - self.mean_F) / self.std_F.clamp_min(1e-6)
         return torch.where(known_F, z_BF, 0.0).clamp(-_REACH, _REACH)
 
 
@@ -69,6 +77,11 @@ def prior_deviation(dimension: int, settings: RewardSettings) -> Tensor:
 
     A block of n features shares its block's variance, so that width does not decide how much it says.
     """
-    hidden = (dimension - 1) // 2
-    blocks = ((hidden, settings.words_scale), (hidden, settings.meaning_scale), (1, settings.length_scale))
+    hidden = (dimension - 1) // 3
+    blocks = (
+        (hidden, settings.words_scales[0]),
+        (hidden, settings.meaning_scale),
+        (hidden, settings.closing_scale),
+        (1, settings.length_scale),
+    )
     return torch.cat([torch.full((size,), scale / size**0.5) for size, scale in blocks])

@@ -9,7 +9,7 @@ saves time.
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class Heads:
         return {
             "mean_F": self.standardise.mean_F,
             "std_F": self.standardise.std_F,
+            "length_range_2": self.standardise.length_range_2,
             "weight_MF": self.weight_MF,
             "intercept_M": self.intercept_M,
             "bias_RM": self.bias_RM,
@@ -59,18 +60,29 @@ class Heads:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "Heads":
-        rest = {name: value for name, value in state.items() if name not in ("mean_F", "std_F")}
-        return cls(standardise=Standardiser(state["mean_F"], state["std_F"]), **rest)
+        standardiser = ("mean_F", "std_F", "length_range_2")
+        rest = {name: value for name, value in state.items() if name not in standardiser}
+        return cls(standardise=Standardiser(*(state[name] for name in standardiser)), **rest)
 
 
-def fit(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int, start: Heads | None = None) -> Heads:
-    """Heads that explain the examples, started from `start`. The same arguments give the same heads."""
+def fit(
+    examples: Sequence[RewardExample],
+    settings: RewardSettings,
+    *,
+    seed: int,
+    start: Heads | None = None,
+    reliability: Mapping[str, float] | None = None,
+) -> Heads:
+    """Heads that explain the examples, started from `start`. The same arguments give the same heads.
+
+    `reliability` scales the weight of a rater's judgements; of a rater it does not name, not at all.
+    """
     problem = lay_out(examples)
     standardise = Standardiser.of(problem.features_NF)
     deviation_F = prior_deviation(problem.features_NF.shape[1], settings)
     z_NF = standardise(problem.features_NF) * deviation_F
     anchor_MF = _anchors(settings.members, len(deviation_F), seed)
-    weight_CM = _weights(examples, problem, settings, seed)
+    weight_CM = _weights(examples, problem, settings, seed, reliability or {})
     if start is None:
         v_MF, intercept_M = anchor_MF.clone(), torch.zeros(settings.members)
         bias_RM = torch.zeros(len(problem.raters), settings.members)
@@ -111,16 +123,17 @@ def _anchors(members: int, features: int, seed: int) -> Tensor:
     return (anchor_MF - anchor_MF.mean(dim=0)) * math.sqrt(members / (members - 1))
 
 
-def _weights(examples: Sequence[RewardExample], problem: Problem, settings: RewardSettings, seed: int) -> Tensor:
+def _weights(
+    examples: Sequence[RewardExample],
+    problem: Problem,
+    settings: RewardSettings,
+    seed: int,
+    reliability: Mapping[str, float],
+) -> Tensor:
     """Weight of every choice for every member, [C, M]."""
-    of_kind = {
-        "thumbs": settings.thumbs_weight,
-        "rating": settings.rating_weight,
-        "ranking": 1.0,
-        "demonstration": settings.demonstration_weight,
-    }
     of_rater = rater_weights(examples, floor=settings.rater_floor, ratio=settings.rater_ratio)
-    weight_J = torch.tensor([of_kind[e.kind] * weight for e, weight in zip(examples, of_rater, strict=True)])
+    of_rater = [weight * reliability.get(e.rater, 1.0) for e, weight in zip(examples, of_rater, strict=True)]
+    weight_J = torch.tensor([settings.weight_of(e.kind) * weight for e, weight in zip(examples, of_rater, strict=True)])
     bootstrap_JM = torch.stack([_bootstrap(example.feedback_id, settings.members, seed) for example in examples])
     weight_JM = weight_J.unsqueeze(1) * bootstrap_JM
     weight_CM: Tensor = problem.weight_C.unsqueeze(1) * weight_JM[problem.judgement_C]
