@@ -1,5 +1,7 @@
 """The settings in force, as a person reads them."""
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,12 @@ def print_settings(settings: Settings) -> None:
         line = Text.assemble((path, "cyan"), " = ", (str(value), "" if is_default else "bold yellow"))
         line.append(f"   {description.splitlines()[0]}" if description else "", style="dim")
         out.print(line, no_wrap=True, overflow="ellipsis", crop=out.is_terminal)
+
+
+def print_json(settings: Settings, constitution: Constitution) -> None:
+    """Settings and rules as they would stand in their files."""
+    told = {"settings": settings.model_dump(mode="json"), "rules": constitution.model_dump(mode="json")["rules"]}
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
 
 
 def print_rules(constitution: Constitution, file: Path) -> None:

@@ -187,7 +187,7 @@ def test_the_shell_asks_the_command() -> None:
 
 def test_every_command_teaches(foldback: Foldback) -> None:
     """Help in a sentence, options explained, and where a table is printed a way to get JSON."""
-    tables = {"status", "doctor", "policies", "audit", "raters", "dlq ls", "topics check"}
+    tables = {"status", "doctor", "policies", "audit", "raters", "dlq ls", "topics check", "config check"}
     for name, command in commands().items():
         told = foldback(*name.split(), "--help").output
         assert command.help.split()[0] in told
@@ -234,6 +234,10 @@ def test_config_check(foldback: Foldback, monkeypatch) -> None:
     accepted = foldback("config", "check")
     assert accepted.exit_code == 0
     assert "server.port = 7000" in accepted.output
+    monkeypatch.setenv("FOLDBACK_CONSOLE__WEB_TOKEN", "hush")
+    told = json.loads(foldback("config", "check", "--json").output)
+    assert told["settings"]["server"]["port"] == 7000
+    assert "hush" not in json.dumps(told)
     monkeypatch.setenv("FOLDBACK_SERVER__PORT", "seven")
     refused = foldback("config", "check")
     assert refused.exit_code == 2
