@@ -2,7 +2,7 @@
 
 import asyncio
 import urllib.request
-from urllib.error import URLError
+from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,10 +13,10 @@ Samples = dict[tuple[str, Labels], float]
 
 
 async def scrape(url: str) -> Samples | None:
-    """Every sample by name and sorted labels; None where nobody answers."""
+    """Every sample by name and sorted labels; None where nobody answers, or what answers is no Prometheus text."""
     try:
         return parse(await asyncio.to_thread(_read, url))
-    except (URLError, OSError):
+    except (OSError, HTTPException, ValueError):
         return None
 
 

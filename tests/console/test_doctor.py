@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,13 +83,31 @@ def test_where_nothing_runs_it_says_what_to_start(nowhere: dict[str, str]) -> No
     assert not Path(nowhere["FOLDBACK_DATA_DIR"]).exists(), "a doctor changes nothing"
 
 
+@contextmanager
+def stranger(port: int) -> Iterator[None]:
+    """A program that answers whatever it is asked, and speaks neither HTTP nor Prometheus text."""
+    with socket.create_server(("127.0.0.1", port)) as listening:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1024)
+                        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        Thread(target=answer, daemon=True).start()
+        yield
+        listening.shutdown(socket.SHUT_RDWR)
+
+
 def test_each_fault_of_the_machine_is_named(nowhere: dict[str, str], tmp_path: Path) -> None:
     """A full disk, a damaged registry, half a model, a port in strange hands: one run tells them all."""
     half = tmp_path / "half"
     half.mkdir()
     (half / "config.json").write_text("{}")
     (tmp_path / "file").write_text("no registry")
-    with socket.create_server(("127.0.0.1", int(nowhere["FOLDBACK_SERVER__METRICS_PORT"]))):
+    with stranger(int(nowhere["FOLDBACK_SERVER__METRICS_PORT"])), stranger(int(nowhere["FOLDBACK_CONSOLE__WEB_PORT"])):
         code, report = examine(
             nowhere
             | {
@@ -103,9 +121,10 @@ def test_each_fault_of_the_machine_is_named(nowhere: dict[str, str], tmp_path: P
     assert "lacks weights, a tokenizer, a chat template" in report["model"][0]["said"]
     [registry] = report["registry"]
     assert (registry["level"], "registry.url" in registry["remedy"]) == ("failed", True)
-    [port] = report["ports"]
-    assert "(server.metrics_port) is held by another program" in port["said"]
-    assert "FOLDBACK_SERVER__METRICS_PORT=0" in port["remedy"]
+    metrics, web = report["ports"]
+    assert "(server.metrics_port) is held by another program" in metrics["said"]
+    assert "FOLDBACK_SERVER__METRICS_PORT=0" in metrics["remedy"]
+    assert "(console.web_port) is held by another program" in web["said"]
 
 
 def test_refused_settings_are_exit_code_2(nowhere: dict[str, str]) -> None:
