@@ -41,8 +41,10 @@ from server.log_metrics import EventLogCollector, observe_ack
 from server.policy_service import PolicyService
 from server.ports import credentials, listen, options, warn_if_open
 from server.prompt import PromptBuilder
+from server.replicas import Replica
 from server.rollout_service import RolloutService
 from server.swap import ACTOR, SwapController
+from server.traffic import Traffic
 from server.versions import Versions
 from settings import Settings, SettingsError
 
@@ -72,7 +74,7 @@ class Running:
     def announce(self) -> str:
         return (
             f"chat {self.chat_address}\nadmin {self.admin_address}\nmetrics {self.metrics_address}\n"
-            f"serving {self.swap.serving_version} ({self.engine.name}, weights)"
+            f"serving {self.swap.serving_version} ({self.engine.name}, {self.engine.swap_mode})"
         )
 
 
@@ -93,13 +95,16 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
         event_log = await _event_log(settings, stack)
         _publish_transitions(registry, event_log)
         prompts = await asyncio.to_thread(PromptBuilder, settings.model.path, settings.server, engine.max_model_len)
-        versions = Versions(registry, settings.model.path, settings.data_dir / "versions")
+        rank = settings.server.vllm.max_adapter_rank
+        versions = Versions(registry, settings.model.path, settings.data_dir / "versions", engine.swap_mode, rank)
         await _ensure_active(registry, versions, settings, engine, prompts)
 
         health = Health([CHAT, ROLLOUT], [FEEDBACK, POLICY])
         broken = _in_background(health.engine_broken)
         poll_interval_s = settings.registry.poll_interval_s
-        swap = SwapController(engine, registry, versions, settings.server, poll_interval_s, broken)
+        traffic = Traffic(engine, settings.server.canary_share)
+        replica = await asyncio.to_thread(Replica, settings.registry_url, settings.server.canary_share)
+        swap = SwapController(engine, registry, versions, traffic, replica, settings.server, poll_interval_s, broken)
         await swap.start()
         await _follow(swap, stack)
 
@@ -120,7 +125,7 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
         ]
         public, admin = (grpc.aio.server(interceptors=[each], options=options(server)) for each in interceptors)
         chat_pb2_grpc.add_ChatServiceServicer_to_server(
-            ChatService(engine, prompts, signer, responses, admission), public
+            ChatService(engine, traffic, prompts, signer, responses, admission), public
         )
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
             FeedbackService(event_log, responses, outcomes, signer, admission, settings.feedback), public
@@ -129,7 +134,7 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
             PolicyService(registry, swap, admission, poll_interval_s), admin
         )
         rollout_pb2_grpc.add_RolloutServiceServicer_to_server(
-            RolloutService(engine, prompts, admission, settings.server.max_rollouts_in_flight), admin
+            RolloutService(engine, traffic, prompts, admission, settings.server.max_rollouts_in_flight), admin
         )
         chat_address = await listen(
             public, health, [CHAT, FEEDBACK], f"{server.host}:{server.port}", credentials(access, access.client_ca)

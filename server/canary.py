@@ -11,11 +11,11 @@ QUESTION = "What do you learn from the people who use you?"
 ANSWER = "They rate and rank my answers, and I come to answer more as they would like."
 
 
-async def deviation(engine: Engine, canary: Sequence[CanaryPrompt]) -> float:
-    """Mean |engine's logprob − expected| in nats a token; 0 without canary prompts, NaN if a logprob is NaN."""
+async def deviation(engine: Engine, canary: Sequence[CanaryPrompt], version: str) -> float:
+    """Mean |engine's logprob under `version` − expected| in nats a token; 0 without prompts, NaN if a logprob is."""
     difference, tokens = 0.0, 0
     for prompt in canary:
-        scored = await engine.score(prompt.prompt_token_ids, prompt.completion_token_ids)
+        scored = await engine.score(prompt.prompt_token_ids, prompt.completion_token_ids, version)
         difference += sum(abs(a - b) for a, b in zip(scored, prompt.logprobs, strict=True))
         tokens += len(scored)
     return difference / tokens if tokens else 0.0

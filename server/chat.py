@@ -20,11 +20,14 @@ from server.ids import new_id
 from server.interceptor import Context
 from server.metrics import ABORTED, QUEUED, TIME_PER_OUTPUT_TOKEN, TIME_TO_FIRST_TOKEN
 from server.prompt import PromptBuilder
-from server.status import precondition
+from server.traffic import Slot, Traffic
 from server.validation import check_chat
 
-SLOT = "active"
+SLOTS: tuple[Slot, ...] = ("active", "canary")
 _dice = Random()
+# Looked up once: labels cost more than counting.
+_TO_FIRST = {slot: TIME_TO_FIRST_TOKEN.labels(slot) for slot in SLOTS}
+_PER_TOKEN = {slot: TIME_PER_OUTPUT_TOKEN.labels(slot) for slot in SLOTS}
 
 
 @dataclass
@@ -49,6 +52,8 @@ class Clock:
     """Use as a context, from admission to the end: until the first token the chat counts as queued."""
 
     begun: float = field(default_factory=time.monotonic)
+    slot: Slot = "active"
+    """Whose version answers."""
     first: dict[int, float] = field(default_factory=dict)
     """When each candidate's first token came."""
 
@@ -65,10 +70,10 @@ class Clock:
         now = time.monotonic()
         if not self.first:
             QUEUED.dec()
-            TIME_TO_FIRST_TOKEN.labels(SLOT).observe(now - self.begun)
+            _TO_FIRST[self.slot].observe(now - self.begun)
         first = self.first.setdefault(delta.candidate_index, now)
         if delta.finish_reason and tokens > 1:
-            TIME_PER_OUTPUT_TOKEN.labels(SLOT).observe((now - first) / (tokens - 1))
+            _PER_TOKEN[self.slot].observe((now - first) / (tokens - 1))
 
     def timing(self) -> chat_pb2.Timing:
         to_first = min(self.first.values(), default=self.begun) - self.begun
@@ -77,9 +82,16 @@ class Clock:
 
 class ChatService(chat_pb2_grpc.ChatServiceServicer):
     def __init__(
-        self, engine: Engine, prompts: PromptBuilder, signer: TokenSigner, log: ResponseLog, admission: Admission
+        self,
+        engine: Engine,
+        traffic: Traffic,
+        prompts: PromptBuilder,
+        signer: TokenSigner,
+        log: ResponseLog,
+        admission: Admission,
     ) -> None:
         self._engine = engine
+        self._traffic = traffic
         self._prompts = prompts
         self._signer = signer
         self._log = log
@@ -134,14 +146,8 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
 
     async def _prepare(self, request: chat_pb2.CreateChatRequest, tenant: str, clock: Clock) -> Answer:
         prompt = await self._prompts.token_ids_soon(request.messages)
-        serving = self._engine.version
-        if request.policy_version not in ("", serving):
-            raise precondition(
-                f"policy_version={request.policy_version!r}: this server serves {serving};"
-                " leave it empty for the active version",
-                "POLICY_NOT_SERVED",
-                serving_version=serving,
-            )
+        conversation_id = request.conversation_id or new_id()
+        version, clock.slot = self._traffic.choose(conversation_id, request.policy_version)
         sampling = self._prompts.sampling(request.sampling, len(prompt))
         count = request.candidate_count or 1
         response_id = new_id()
@@ -149,30 +155,30 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         header = events_pb2.ResponseRecorded(
             tenant=tenant,
             response_id=response_id,
-            conversation_id=request.conversation_id or new_id(),
+            conversation_id=conversation_id,
             request_id=request.request_id or new_id(),
             rater_id=request.rater_id,
             regenerate_of=request.regenerate_of,
-            policy_version=serving,
+            policy_version=version,
             sampling=sampling_as_applied(sampling),
             # Raters favour what stands first; a shuffled order that is on record lets learning correct for it.
             display_order=_dice.sample(range(count), count),
             training_consent=request.training_consent,
             labels=request.labels,
         )
-        header.serve_time.GetCurrentTime()
+        header.serve_time.FromNanoseconds(time.time_ns())
         claims = events_pb2.TokenClaims(
             tenant=tenant,
             conversation_id=header.conversation_id,
             response_id=response_id,
             candidate_ids=candidate_ids,
-            policy_version=serving,
+            policy_version=version,
             issue_time=header.serve_time,
         )
         return Answer(
             request,
             header,
-            GenerationRequest(response_id, prompt, sampling, count),
+            GenerationRequest(response_id, prompt, sampling, count, version=version),
             self._signer.sign(claims),
             [CandidateLog(candidate_id) for candidate_id in candidate_ids],
             clock,

@@ -46,6 +46,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             policies=policies,
             next_page_token=page[-1] if start + size < len(newest_first) else "",
             serving_version=self._swap.serving_version,
+            canary_version=self._swap.canary_version,
             training_state=TRAINING[state.training_state],
         )
 

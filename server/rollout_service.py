@@ -8,11 +8,12 @@ from typing import Any
 
 from foldback.v1 import rollout_pb2, rollout_pb2_grpc
 from server.admission import Admission
-from server.engines.base import Engine, GenerationRequest, Sampling
+from server.engines.base import Engine, GenerationRequest
 from server.events import CandidateLog
 from server.interceptor import Context
 from server.prompt import PromptBuilder
 from server.status import Violation, invalid
+from server.traffic import Traffic
 from server.validation import check_messages, check_sampling
 
 MAX_PROMPTS = 1024
@@ -20,8 +21,11 @@ MAX_SAMPLES = 64
 
 
 class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
-    def __init__(self, engine: Engine, prompts: PromptBuilder, admission: Admission, max_in_flight: int) -> None:
+    def __init__(
+        self, engine: Engine, traffic: Traffic, prompts: PromptBuilder, admission: Admission, max_in_flight: int
+    ) -> None:
         self._engine = engine
+        self._traffic = traffic
         self._prompts = prompts
         self._admission = admission
         self._max_in_flight = max_in_flight
@@ -31,6 +35,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     ) -> AsyncGenerator[rollout_pb2.GenerateRolloutsResponse, None]:
         self._admission.check()
         _check(request)
+        version = self._traffic.named(request.policy_version)
         prompts = await asyncio.to_thread(self._encode, request)
         finished: asyncio.Queue[rollout_pb2.Rollout] = asyncio.Queue()
         # Whole prompts at a time: their samples share one prefill.
@@ -38,8 +43,10 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
 
         async def sample(index: int) -> None:
             sampling = self._prompts.sampling(request.sampling, len(prompts[index]))
+            name, samples = str(uuid.uuid4()), request.samples_per_prompt
+            generation = GenerationRequest(name, prompts[index], sampling, samples, background=True, version=version)
             async with turns:
-                await self._sample(index, prompts[index], sampling, request.samples_per_prompt, finished)
+                await self._sample(index, generation, finished)
 
         sampling = asyncio.gather(*(sample(index) for index in range(len(prompts))))
         try:
@@ -55,15 +62,9 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         ]
 
     async def _sample(
-        self,
-        index: int,
-        prompt: tuple[int, ...],
-        sampling: Sampling,
-        samples: int,
-        finished: asyncio.Queue[rollout_pb2.Rollout],
+        self, index: int, generation: GenerationRequest, finished: asyncio.Queue[rollout_pb2.Rollout]
     ) -> None:
-        generation = GenerationRequest(str(uuid.uuid4()), prompt, sampling, samples, background=True)
-        logs = [CandidateLog("") for _ in range(samples)]
+        logs = [CandidateLog("") for _ in range(generation.candidate_count)]
         async with aclosing(self._engine.generate(generation)) as deltas:
             async for delta in deltas:
                 log = logs[delta.candidate_index]
@@ -71,13 +72,13 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
                 if delta.finish_reason:
                     rollout = rollout_pb2.Rollout(
                         prompt_index=index,
-                        prompt_token_ids=prompt,
+                        prompt_token_ids=generation.prompt_token_ids,
                         token_ids=log.token_ids,
                         logprobs=log.logprobs,
                         text=log.text,
                         finish_reason=log.finish_reason,
                         policy_spans=log.spans,
-                        temperature=sampling.temperature,
+                        temperature=generation.sampling.temperature,
                     )
                     finished.put_nowait(rollout)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from registry import ArtifactError, Manifest, Registry
-from server.engines.base import Weights
+from server.engines.adapter_files import check_adapter
+from server.engines.base import SwapMode, Weights
 from server.engines.weights import BadWeights, check_finite, check_shapes, shapes
 
 
@@ -19,10 +20,14 @@ class Refusal(Exception):
 class Versions:
     """All methods block on disk or network: call them in a thread."""
 
-    def __init__(self, registry: Registry, model: str, cache_dir: Path) -> None:
+    def __init__(
+        self, registry: Registry, model: str, cache_dir: Path, swap_mode: SwapMode, max_adapter_rank: int
+    ) -> None:
         self._registry = registry
         self._model = model
         self._cache_dir = cache_dir
+        self._swap_mode = swap_mode
+        self._max_adapter_rank = max_adapter_rank
 
     @cached_property
     def base_dir(self) -> Path:
@@ -56,9 +61,16 @@ class Versions:
                 raise Refusal(f"{version} was trained from {manifest.base}, whose weights are not this server's base")
             if not manifest.files:
                 return manifest, Weights(version, self.base_dir)
-            directory = self._registry.fetch(version, self._cache_dir) / "weights"
-            check_shapes(shapes(directory), self._expected_shapes, self._tied)
-            check_finite(directory)
+            weights = self._fitting(version, self._registry.fetch(version, self._cache_dir))
+            check_finite(weights.directory)
         except (ArtifactError, BadWeights) as error:
             raise Refusal(str(error)) from error
-        return manifest, Weights(version, directory)
+        return manifest, weights
+
+    def _fitting(self, version: str, directory: Path) -> Weights:
+        """The half of the artifact that the swap mode takes. Raises BadWeights."""
+        if self._swap_mode == "adapter":
+            check_adapter(directory / "adapter", self._expected_shapes, self._max_adapter_rank)
+            return Weights(version, directory / "adapter", adapter=True)
+        check_shapes(shapes(directory / "weights"), self._expected_shapes, self._tied)
+        return Weights(version, directory / "weights")

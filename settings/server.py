@@ -28,9 +28,13 @@ class ServerSettings(Section):
     """How old a connection may grow, give or take a tenth; calls on it finish, and new ones go to a new connection."""
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it is installed, else transformers, and the log says so."""
-    swap_mode: Literal["weights"] = "weights"
-    """How new versions reach the engine: merged weights, put in place between two tokens."""
-
+    swap_mode: Literal["auto", "weights", "adapter"] = "auto"
+    """How new versions reach the engine. weights: merged, put in the place of the last between two tokens; full decode
+    speed, a short pause, one version at a time. adapter (vLLM): as LoRA adapters beside each other; no pause, and a
+    canary shares the replica with the active version. auto: adapter on a GPU, else weights."""
+    canary_share: float = Field(default=0.2, gt=0, le=0.5)
+    """How much of the traffic a canary gets. In swap mode adapter: of the conversations, each wholly one version's. In
+    mode weights: of the replicas, rounded up; a single one serves the canary alone until it is decided."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """What the engine computes in."""
     torch_threads: int = Field(default=0, ge=0)

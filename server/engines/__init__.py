@@ -4,7 +4,7 @@ import logging
 from importlib.util import find_spec
 
 from server.engines.base import Engine
-from settings import Settings
+from settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +16,7 @@ def create_engine(settings: Settings) -> Engine:
 
     Raises:
         ModuleNotFoundError: server.engine is `vllm` and vLLM is not installed.
+        SettingsError: the engine does not have the swap mode that is asked for.
     """
     choice = settings.server.engine
     if choice == "auto":
@@ -29,6 +30,11 @@ def create_engine(settings: Settings) -> Engine:
         from server.engines.vllm import VllmEngine
 
         return VllmEngine(settings.model.path, settings.server)
+    if settings.server.swap_mode == "adapter":
+        raise SettingsError(
+            "server.swap_mode=adapter: the transformers engine swaps weights alone; set it to auto or weights, or"
+            " server.engine to vllm"
+        )
     from server.engines.transformers import TransformersEngine
 
     return TransformersEngine(settings.model.path, settings.server)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
+SwapMode = Literal["weights", "adapter"]
+"""weights: one version at a time, each put in the place of the last between two tokens. adapter: several at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class GenerationRequest:
     candidate_count: int = 1
     background: bool = False
     """Rollouts: scheduled after users."""
+    version: str = ""
+    """Which version draws the tokens, where the engine has several; one that it has not, or none, means the current
+    one. What drew them in the end is in the spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,9 @@ class Weights:
 
     version: str
     directory: Path
-    """Merged safetensors (`weights/` of the artifact), or the base model's own directory."""
+    """Merged safetensors (`weights/` of the artifact), or the base model's own directory; or see `adapter`."""
+    adapter: bool = False
+    """`directory` holds a LoRA adapter on the base model, in PEFT's form (`adapter/` of the artifact)."""
 
 
 class EngineDead(RuntimeError):
@@ -75,7 +82,7 @@ class SwapFailed(RuntimeError):
 
 
 class Engine(Protocol):
-    """Decodes tokens under one current version at a time.
+    """Decodes tokens under one current version; in mode `adapter`, under others beside it for requests that name them.
 
     `generate` starts producing at once when iterated; closing the iterator (`aclose`, or cancelling the task that
     iterates) frees the engine's slot. Any number of requests may be in flight, across any number of swaps.
@@ -83,14 +90,19 @@ class Engine(Protocol):
 
     name: str
     """"vllm" or "transformers"."""
+    swap_mode: SwapMode
 
     async def start(self) -> None:
         """Load the base model; returns when ready to serve. Raises EngineDead."""
         ...
 
+    async def died(self) -> str:
+        """Returns within seconds of the engine's end, also when nobody asks anything of it, with the reason."""
+        ...
+
     @property
     def version(self) -> str:
-        """The version that the next token is drawn from."""
+        """The current version: requests that name none, and begin now, get it."""
         ...
 
     @property
@@ -103,13 +115,28 @@ class Engine(Protocol):
         ...
 
     async def swap(self, weights: Weights) -> None:
-        """Switch to `weights` between two tokens; requests in flight continue. Raises SwapFailed, EngineDead."""
+        """Make `weights` the current version. Requests in flight continue: in mode `weights` under the new version from
+        their next token on, in mode `adapter` under the one they began with, which is let go when the last has ended.
+
+        Raises SwapFailed, EngineDead.
+        """
+        ...
+
+    async def load(self, weights: Weights) -> None:
+        """Have `weights` beside the current version, until they are unloaded or swapped in and out again.
+
+        Raises SwapFailed: also in mode `weights`, where there is no beside. EngineDead.
+        """
+        ...
+
+    async def unload(self, version: str) -> None:
+        """Let a version go that was loaded and is not current, once its requests have ended."""
         ...
 
     async def score(
-        self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...]
+        self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...], version: str = ""
     ) -> tuple[float, ...]:
-        """Logprob of each completion token at temperature 1 under the current version, in nats."""
+        """Logprob of each completion token at temperature 1, in nats, under `version` (as in GenerationRequest)."""
         ...
 
     async def stop(self) -> None: ...

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from server.engines.base import Delta, EngineDead, GenerationRequest, SwapFailed, Weights
+from server.engines.base import Delta, EngineDead, GenerationRequest, SwapFailed, SwapMode, Weights
 from server.engines.batch import Batch, Sequence
 from server.engines.detokenize import TextStream
 from server.engines.schedule import Schedule
@@ -33,6 +33,7 @@ class TransformersEngine:
     """
 
     name = "transformers"
+    swap_mode: SwapMode = "weights"
 
     def __init__(self, model: str, settings: ServerSettings) -> None:
         self._name_or_path = model
@@ -43,6 +44,7 @@ class TransformersEngine:
         self._work = asyncio.Event()
         self._version = ""
         self._dead: EngineDead | None = None
+        self._death = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -133,13 +135,26 @@ class TransformersEngine:
 
     def _die(self, reason: str) -> None:
         self._dead = EngineDead(reason)
+        self._death.set()
         for queue in set(self._queues.values()):
             queue.put_nowait(self._dead)
+
+    async def died(self) -> str:
+        await self._death.wait()
+        return str(self._dead)
+
+    async def load(self, weights: Weights) -> None:
+        raise SwapFailed(f"{weights.version}: the transformers engine serves one version at a time; use vllm")
+
+    async def unload(self, version: str) -> None:
+        return
 
     async def swap(self, weights: Weights) -> None:
         if self._dead:
             raise self._dead
         try:
+            if weights.adapter:
+                raise BadWeights("an adapter alone; this engine takes merged weights")
             loaded = await asyncio.to_thread(self._read, weights.directory)
         except BadWeights as error:
             raise SwapFailed(f"{weights.version}: {error}") from error
@@ -163,7 +178,7 @@ class TransformersEngine:
         self._version = version
 
     async def score(
-        self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...]
+        self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...], version: str = ""
     ) -> tuple[float, ...]:
         if self._dead:
             raise self._dead

@@ -18,7 +18,7 @@ from vllm.model_executor.model_loader.reload.layerwise import (
     initialize_layerwise_reload,
 )
 
-from server.engines.weights import BadWeights, tensors
+from server.engines.weights import BadWeights, tensors, unit
 
 BACKEND = "foldback-files"
 
@@ -36,6 +36,8 @@ class Nothing(WeightTransferInitInfo):  # type: ignore[misc] # untyped here
 class Files(WeightTransferUpdateInfo):  # type: ignore[misc] # untyped here
     directory: str
     """Holds *.safetensors with every tensor of the model, in checkpoint names and shapes."""
+    names: list[str] | None
+    """Load these: whole units (server.engines.weights.unit). None: all."""
 
 
 class FileTransferEngine(WeightTransferEngine[Nothing, Files]):  # type: ignore[misc] # untyped here
@@ -49,9 +51,12 @@ class FileTransferEngine(WeightTransferEngine[Nothing, Files]):  # type: ignore[
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: Files) -> None:
-        expected = {name for name, _ in self.model.named_parameters()}
+        names = None if update_info.names is None else set(update_info.names)
+        units = None if names is None else {unit(name) for name in names}
+        parameters = {name for name, _ in self.model.named_parameters()}
+        expected = {name for name in parameters if units is None or unit(name) in units}
         try:
-            loaded = self.model.load_weights(tensors(Path(update_info.directory)))
+            loaded = self.model.load_weights(tensors(Path(update_info.directory), names))
             if loaded is not None and (missing := sorted(expected - loaded - self._tied())):
                 raise BadWeights(f"{len(missing)} parameters were not loaded: {', '.join(missing[:3])}")
         except BaseException:

@@ -1,6 +1,7 @@
 """Reads the safetensors of a version, and refuses them before they touch an engine."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
+_LAYER = re.compile(r".*?\.\d+\.")
 
 
 class BadWeights(ValueError):
     """Weights that must not reach an engine; the message names the first tensors at fault."""
 
 
-def tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in `directory`, read one at a time. Raises BadWeights when a file cannot be read."""
+def tensors(directory: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in `directory`, or those of `names`, read one at a time. Raises BadWeights: a file is unreadable."""
     for file in _files(directory):
         with _open(file) as opened:
             for name in opened.keys():  # noqa: SIM118 - not a mapping
-                yield name, opened.get_tensor(name)
+                if names is None or name in names:
+                    yield name, opened.get_tensor(name)
 
 
 def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -56,6 +59,29 @@ def check_finite(directory: Path) -> None:
     for name, tensor in tensors(directory):
         if not torch.isfinite(tensor).all():
             raise BadWeights(f"{name} holds values that are not finite")
+
+
+def unit(name: str) -> str:
+    """The decoder layer that a tensor or parameter is part of, or itself: the engine fuses tensors within a layer."""
+    layer = _LAYER.match(name)
+    return layer.group() if layer else name
+
+
+def difference(old: Path, new: Path) -> list[str]:
+    """Tensors of `new` whose units are not, bit for bit, those of `old`. Raises BadWeights: `new` cannot be read."""
+    try:
+        before = dict(tensors(old))
+    except BadWeights:
+        before = {}
+    changed = {
+        unit(name) for name, tensor in tensors(new) if name not in before or not _same_bits(tensor, before[name])
+    }
+    return [name for name in shapes(new) if unit(name) in changed]
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    same_kind = one.dtype == other.dtype and one.shape == other.shape
+    return same_kind and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 def _files(directory: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import pytest
 from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2_grpc, policy_pb2_grpc, rollout_pb2_grpc
 from registry import CanaryPrompt, PolicyState, Registry
 from server.app import Running, running
+from server.engines.base import Engine, SwapMode
 from settings.feedback import FeedbackSettings
 from settings.load import Settings
 from settings.model import ModelSettings
@@ -57,8 +58,8 @@ class Client:
 
 
 class connect(AbstractAsyncContextManager[Client]):  # noqa: N801
-    def __init__(self, settings: Settings) -> None:
-        self._running = running(settings)
+    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+        self._running = running(settings, engine)
 
     async def __aenter__(self) -> Client:
         server = await self._running.__aenter__()
@@ -78,6 +79,24 @@ class connect(AbstractAsyncContextManager[Client]):  # noqa: N801
         await self._running.__aexit__(None, None, None)
         for channel in self._channels:
             await channel.close()
+
+
+@pytest.fixture(
+    scope="module", params=["weights", pytest.param("adapter", marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
+)
+def swap_mode(request: pytest.FixtureRequest) -> SwapMode:
+    mode: SwapMode = request.param
+    return mode
+
+
+@pytest.fixture(scope="module")
+def lent_engine(request: pytest.FixtureRequest, swap_mode: SwapMode) -> Engine | None:
+    """vLLM for mode `adapter`; for `weights` a server's own, the portable one."""
+    if swap_mode == "weights":
+        return None
+    pytest.importorskip("vllm")
+    engine: Engine = request.getfixturevalue("vllm_adapters")
+    return engine
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from server.engines.base import Engine, GenerationRequest, Sampling, SwapFailed, VersionSpan, Weights
+from tests.tiny_adapter import make_tiny_adapter
 from tests.tiny_model import make_tiny_model
 
 BASE = "p000000-base"
@@ -70,6 +71,18 @@ def reference_logprobs(directory: Path, prompt: tuple[int, ...], completion: lis
     return logits_LV[len(prompt) - 1 : -1].log_softmax(dim=-1)
 
 
+def merged(weights: Weights) -> Path:
+    """Where the whole model of this version is, for reference."""
+    return weights.directory.parent / "weights" if weights.adapter else weights.directory
+
+
+def make_version(engine: Engine, version: str, base: Path, folder: Path, seed: int) -> Weights:
+    """A version far from the base and from those of other seeds, in the form that the engine takes."""
+    if engine.swap_mode == "adapter":
+        return Weights(version, make_tiny_adapter(base, folder, seed=seed) / "adapter", adapter=True)
+    return Weights(version, make_tiny_model(folder / "weights", seed=seed))
+
+
 def of_tokens(logprobs_TV: torch.Tensor, token_ids: list[int]) -> torch.Tensor:
     return logprobs_TV.gather(1, torch.tensor(token_ids)[:, None])[:, 0]
 
@@ -87,8 +100,8 @@ class EngineSuite:
         return Weights(BASE, tiny_model)
 
     @pytest.fixture(scope="class")
-    def other(self, tmp_path_factory: pytest.TempPathFactory) -> Weights:
-        return Weights(OTHER, make_tiny_model(tmp_path_factory.mktemp("other") / "weights", seed=7))
+    def other(self, engine: Engine, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Weights:
+        return make_version(engine, OTHER, tiny_model, tmp_path_factory.mktemp("other"), seed=7)
 
     @pytest.fixture(autouse=True)
     async def _serving_base(self, engine: Engine, base: Weights) -> None:
@@ -227,7 +240,11 @@ class EngineSuite:
             assert completion.finish_reason in ("stop", "length")
             covered = [i for span in completion.spans for i in range(span.start, span.end)]
             assert covered == list(range(len(completion.token_ids)))
-        assert {span.version for c in completions for span in c.spans} == {BASE, OTHER}
+        [after] = await complete(engine, request(prompt))
+        assert {span.version for span in after.spans} == {OTHER}
+        # In mode adapter what is in flight stays with the version that it began with.
+        seen = {span.version for c in completions for span in c.spans}
+        assert seen == ({BASE} if engine.swap_mode == "adapter" else {BASE, OTHER})
 
     async def test_swapped_logprobs_equal_a_fresh_load(
         self, engine: Engine, base: Weights, other: Weights, prompt: tuple[int, ...]
@@ -237,7 +254,7 @@ class EngineSuite:
             await engine.swap(weights)
             [completion] = await complete(engine, request(prompt))
             assert {span.version for span in completion.spans} == {weights.version}
-            logprobs_TV = reference_logprobs(weights.directory, prompt, completion.token_ids)
+            logprobs_TV = reference_logprobs(merged(weights), prompt, completion.token_ids)
             torch.testing.assert_close(
                 torch.tensor(completion.logprobs),
                 of_tokens(logprobs_TV, completion.token_ids),
@@ -245,11 +262,38 @@ class EngineSuite:
                 rtol=0,
             )
 
+    async def test_several_versions_at_once_or_a_refusal(
+        self, engine: Engine, base: Weights, other: Weights, prompt: tuple[int, ...]
+    ) -> None:
+        if engine.swap_mode == "weights":
+            with pytest.raises(SwapFailed, match="one version at a time"):
+                await engine.load(other)
+            return
+        await engine.load(other)
+        assert engine.version == BASE
+        named = [request(prompt, candidate_count=2, version=v) for v in (BASE, OTHER, "", "p999999-unknown")]
+        for drawn, weights in zip(
+            await asyncio.gather(*(complete(engine, each) for each in named)), (base, other, base, base), strict=True
+        ):
+            for completion in drawn:
+                assert [span.version for span in completion.spans] == [weights.version]
+                logprobs_TV = reference_logprobs(merged(weights), prompt, completion.token_ids)
+                expected_T = of_tokens(logprobs_TV, completion.token_ids)
+                torch.testing.assert_close(torch.tensor(completion.logprobs), expected_T, atol=self.tolerance, rtol=0)
+        completion_ids = (40, 41, 300, 7)
+        for weights in (base, other):
+            scored = await engine.score(prompt, completion_ids, weights.version)
+            expected_T = of_tokens(reference_logprobs(merged(weights), prompt, [*completion_ids]), [*completion_ids])
+            torch.testing.assert_close(torch.tensor(scored), expected_T, atol=self.tolerance, rtol=0)
+        await engine.unload(OTHER)
+        [after] = await complete(engine, request(prompt, version=OTHER))
+        assert {span.version for span in after.spans} == {BASE}
+
     @pytest.mark.parametrize("damage", ["missing tensor", "wrong shape", "truncated file", "no file"])
     async def test_bad_weights_are_refused_and_the_old_ones_serve(
-        self, engine: Engine, base: Weights, prompt: tuple[int, ...], tmp_path: Path, damage: str
+        self, engine: Engine, other: Weights, prompt: tuple[int, ...], tmp_path: Path, damage: str
     ) -> None:
-        bad = Weights("p000002-bad", damaged(base.directory, tmp_path / "bad", damage))
+        bad = Weights("p000002-bad", damaged(other.directory, tmp_path / "bad", damage), other.adapter)
         before = await complete(engine, request(prompt, GREEDY))
         with pytest.raises(SwapFailed):
             await engine.swap(bad)
@@ -273,15 +317,15 @@ class EngineSuite:
 
 
 def damaged(directory: Path, target: Path, damage: str) -> Path:
-    """A copy of the model in `directory`, broken in the named way."""
+    """A copy of the model or adapter in `directory`, broken in the named way."""
     shutil.copytree(directory, target)
-    file = target / "model.safetensors"
+    [file] = target.glob("*.safetensors")
     tensors = load_file(file)
-    name = "model.layers.1.mlp.down_proj.weight"
+    name = next(name for name in sorted(tensors) if "3.mlp.down_proj" in name)
     if damage == "missing tensor":
         del tensors[name]
     elif damage == "wrong shape":
-        tensors[name] = tensors[name][:, :-8].contiguous()
+        tensors[name] = tensors[name][:, :-4].contiguous()
     if damage in ("missing tensor", "wrong shape"):
         save_file(tensors, file)
     elif damage == "truncated file":

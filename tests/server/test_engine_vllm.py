@@ -1,26 +1,25 @@
-"""The engine suite on vLLM, in bfloat16 as it serves. One engine for all of it: a start takes half a minute."""
-
-from collections.abc import AsyncIterator
-from pathlib import Path
+"""The engine suite on vLLM, in bfloat16 as it serves, in both swap modes."""
 
 import pytest
 
 from server.engines.base import Engine
-from settings.server import ServerSettings
 from tests.server.engine_suite import EngineSuite
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-class TestVllmEngine(EngineSuite):
+class TestVllmInPlace(EngineSuite):
     tolerance = 0.1
 
     @pytest.fixture(scope="class")
-    async def engine(self, tiny_model: Path) -> AsyncIterator[Engine]:
-        from server.engines.vllm import VllmEngine
+    def engine(self, vllm_in_place: Engine) -> Engine:
+        return vllm_in_place
 
-        engine = VllmEngine(str(tiny_model), ServerSettings(max_model_len=512))
-        await engine.start()
-        yield engine
-        await engine.stop()
+
+class TestVllmAdapters(EngineSuite):
+    tolerance = 0.2  # the reference is merged and rounded to bfloat16, where the engine adds the product in bfloat16
+
+    @pytest.fixture(scope="class")
+    def engine(self, vllm_adapters: Engine) -> Engine:
+        return vllm_adapters
