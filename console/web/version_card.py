@@ -35,7 +35,8 @@ class VersionCard:
         self.element.classes(replace=classes).props(f"id={policy.version}")
         self.element.clear()
         with self.element:
-            self._draw(policy, "serving" if serving else state.replace("_", " "))
+            on_trial = policy.state == pb.POLICY_STATE_CANARY
+            self._draw(policy, "serving" if serving and not on_trial else state.replace("_", " "))
             if trial:
                 words("p", trial).classes("fb-quiet")
             if policy.state in RETURNABLE and not serving:
