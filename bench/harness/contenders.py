@@ -18,7 +18,7 @@ from feedback.embedded_broker import EmbeddedBroker
 from foldback.v1 import chat_pb2, chat_pb2_grpc
 from harness.processes import process, spawned
 from server.engines.base import Sampling
-from server.engines.vllm import VllmEngine, _parameters
+from server.engines.vllm import VllmEngine, _parameters, tokens_input
 from server.prompt import PromptBuilder
 from settings.engine import EngineSettings
 from settings.server import ServerSettings
@@ -54,8 +54,8 @@ class InProcess:
         ids = self._prompts.token_ids([chat_pb2.Message(role=chat_pb2.ROLE_USER, content=question)])
         parameters = _parameters(Sampling(0, 1, 0, max_tokens), 1)
         tokens = 0
-        llm = self._engine._alive()
-        async for output in llm.generate(self._engine._prompt(ids), parameters, str(uuid.uuid4())):
+        llm = self._engine._core.alive()
+        async for output in llm.generate(tokens_input(list(ids)), parameters, str(uuid.uuid4())):
             [completion] = output.outputs
             tokens += len(completion.token_ids)
             if completion.text:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,16 @@ def unit(name: str) -> str:
 
 def difference(old: Path, new: Path) -> list[str]:
     """Tensors of `new` whose units are not, bit for bit, those of `old`. Raises BadWeights: `new` cannot be read."""
-    try:
-        before = dict(tensors(old))
-    except BadWeights:
-        before = {}
-    changed = {
-        unit(name) for name, tensor in tensors(new) if name not in before or not _same_bits(tensor, before[name])
-    }
+    with ExitStack() as opened:
+        before: dict[str, Any] = {}
+        for file in sorted(old.glob("*.safetensors")):
+            handle = opened.enter_context(_open(file))
+            before |= dict.fromkeys(handle.keys(), handle)
+        changed = {
+            unit(name)
+            for name, tensor in tensors(new)
+            if name not in before or not _same_bits(tensor, before[name].get_tensor(name))
+        }
     return [name for name in shapes(new) if unit(name) in changed]
 
 
