@@ -97,7 +97,8 @@ def test_a_disliked_canary_is_rolled_back_with_its_figures(trial: Trial) -> None
     assert (last.version, last.to, last.actor) == (version, PolicyState.ROLLED_BACK, "trainer")
     figures = last.figures
     assert (figures["canary_ratings"], figures["canary_raters"]) == (30, RATERS)
-    assert (figures["canary_control_ratings"], figures["canary_control_mean"]) == (80, pytest.approx(0.75, abs=0.05))
+    assert figures["canary_control_ratings"] == 80
+    assert figures["canary_control_mean"] == pytest.approx(0.75, abs=0.05)
     assert figures["canary_evidence_against"] >= 20 > figures["canary_evidence_for"]
 
 
