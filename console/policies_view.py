@@ -61,8 +61,10 @@ def print_policy(policy: pb.Policy) -> None:
         out.print(Text.assemble("\n", ("why  ", "bold"), reason) if reason else "")
     if policy.figures:
         rows = table("figure", "", "name")
-        for name, value in sorted(policy.figures.items(), key=lambda figure: figure[0] not in FIGURES):
+        known = [name for name in FIGURES if name in policy.figures]
+        for name in [*known, *sorted(set(policy.figures) - set(known))]:
             title, form = FIGURES.get(name, ("", "{:.4g}"))
+            value = policy.figures[name]
             rows.add_row(Text(title or name), Text(form.format(value)), Text(name if title else "", style="dim"))
         out.print()
         out.print(rows)

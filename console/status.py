@@ -24,6 +24,7 @@ FIGURES = {
     "value_explained_variance": "foldback_value_explained_variance_ratio",
     "versions_published": "foldback_policy_versions_published_total",
 }
+OF_PPO = ("ppo_kl_nats", "ppo_entropy_nats", "ppo_clip_ratio", "value_explained_variance")
 
 
 @dataclass(slots=True)
@@ -74,6 +75,8 @@ async def gather(settings: Settings) -> Report:
 def trainer_figures(samples: Samples) -> dict[str, float]:
     """The figures worth a line, finite ones only."""
     figures = {name: total(samples, metric) for name, metric in FIGURES.items()}
+    if not figures["ppo_iterations"]:  # since this start: what PPO would tell stands at 0 and means nothing
+        figures = {name: value for name, value in figures.items() if name not in OF_PPO}
     accuracy = by_label(samples, "foldback_reward_model_accuracy_ratio", "split")
     rewards = by_label(samples, "foldback_reward_mean", "slot")
     figures |= {f"reward_accuracy_{split}": value for split, value in accuracy.items()}

@@ -8,8 +8,8 @@ from console.names import short_version
 FIGURES = {
     "gate_win_rate": ("win rate", "{:.0%}"),
     "gate_reward": ("reward", "{:+.2f} σ"),
-    "gate_active_reward": ("reward of the one before", "{:+.2f} σ"),
     "gate_kl_nats": ("from the reference", "{:.1f} nats"),
+    "gate_active_reward": ("reward of the one before", "{:+.2f} σ"),
     "gate_length_ratio": ("length", "× {:.2f}"),
     "gate_distinct_2": ("distinct pairs of words", "{:.0%}"),
     "gate_entropy_nats": ("entropy", "{:.2f} nats"),

@@ -10,6 +10,7 @@ from console.web.layout import REFRESH_S, heading, words
 from console.web.observer import Observer, versions_with
 from console.web.timeline import HEIGHT, timeline
 from console.web.visit import Visit
+from foldback.v1 import policy_pb2
 
 NONE = "–"
 
@@ -69,9 +70,16 @@ def tiles(observer: Observer) -> dict[str, str]:
         "PPO iterations": shown("ppo_iterations", "{:.0f}"),
         "Reward": shown("reward_mean_rollouts", "{:+.2f} σ"),
         "Last win rate": f"{judged[-1].figures['gate_win_rate']:.0%}" if judged else NONE,
-        "From the reference": shown("ppo_kl_nats", "{:.1f} nats"),
+        "From the reference": shown("ppo_kl_nats", "{:.1f} nats") if "ppo_kl_nats" in figures else served_kl(listed),
         "Reward model right": shown("reward_accuracy_held_out", "{:.0%}"),
     }
+
+
+def served_kl(listed: policy_pb2.ListPoliciesResponse) -> str:
+    """Until the trainer has a figure of its own, what the gate found of the version that answers."""
+    kl = [policy.figures["gate_kl_nats"] for policy in listed.policies
+          if policy.version == listed.serving_version and "gate_kl_nats" in policy.figures]  # fmt: skip
+    return f"{kl[0]:.1f} nats" if kl else NONE
 
 
 def caption(observer: Observer) -> str:

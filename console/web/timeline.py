@@ -32,7 +32,7 @@ def timeline(
         _points("KL of versions", 2, policies, "gate_kl_nats", INDIGO),
         *(_swaps(grid, activations[1:], named=grid == 0) for grid in range(len(GRIDS))),
     ]
-    times = [point[0] for one in series for point in map(_place, one["data"])]
+    times = [time for one in series for time in _news(list(map(_place, one["data"])))]
     times += [round(time * 1000) for time, _ in activations[1:]]
     return {
         "animation": False,
@@ -58,6 +58,11 @@ def _place(datum: Any) -> list[float]:
     """[time in ms, value] of a line's or a version's datum."""
     place: list[float] = datum["value"] if isinstance(datum, dict) else datum
     return place
+
+
+def _news(places: list[list[float]]) -> list[float]:
+    """Times at which something changed: hours in which nothing was learned take no room."""
+    return [time for number, (time, value) in enumerate(places) if number == 0 or value != places[number - 1][1]]
 
 
 def _time_axis(grid: int, times: Sequence[float], *, last: bool) -> dict[str, Any]:

@@ -77,6 +77,14 @@ def test_the_chart_shows_versions_in_order_of_time_and_marks_refused_ones_and_sw
     assert {(axis["min"], axis["max"]) for axis in options["xAxis"]} == {(10_000, 30_000)}, "one time axis for all"
 
 
+def test_hours_without_news_take_no_room() -> None:
+    history = History()
+    for time in (10, 40, 5000, 9000):
+        history.add(time, {"ppo_kl_nats": 1.0 if time == 10 else 2.0})
+    options = timeline(history, [policy("p000001-a", 20, 0.7, policy_pb2.POLICY_STATE_ACTIVE)], [])
+    assert {(axis["min"], axis["max"]) for axis in options["xAxis"]} == {(10_000, 40_000)}
+
+
 async def test_answers_grow_in_display_order() -> None:
     async with FakeFoldback() as fake:
         from console.client import Client
