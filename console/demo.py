@@ -11,7 +11,7 @@ from typing import Any
 
 from console.client import Client
 from console.commands.common import load_settings
-from console.demo_report import print_plan, print_point, print_verdict, save
+from console.demo_report import print_plan, print_point, print_trial, print_verdict, save
 from console.demo_result import MIN_RISE_STD, MIN_SWAPS, Result
 from console.errors import CommandError
 from console.measure import measure
@@ -28,6 +28,7 @@ QUICK_SAMPLES = 2
 RESERVE_SHARE = 0.07
 """Kept of the time limit for the last measurement."""
 SWAP_WAIT_S, SWAP_POLL_S = 20.0, 0.5
+_IN_SERVICE = (policy_pb2.POLICY_STATE_CANARY, policy_pb2.POLICY_STATE_ACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +166,16 @@ class Demo:
         print_point(result)
 
     async def _watch_swaps(self) -> None:
-        """Note each activation since the demo began. Raises CommandError when the server ends the watch."""
+        """Note each version that comes into service since the demo began, and say what became of canaries. Raises
+        CommandError when the server ends the watch."""
         async for transition in self._client.watch_policies():
-            is_new = transition.time.ToNanoseconds() / 1e9 > self._began_time
-            if is_new and transition.to == policy_pb2.POLICY_STATE_ACTIVE:
+            if transition.time.ToNanoseconds() / 1e9 <= self._began_time:
+                continue
+            print_trial(self._elapsed_s, transition)
+            served = [version for _, version in self._result.swaps[-1:]]
+            if transition.to in _IN_SERVICE and transition.version not in served:
                 self._result.swaps.append((self._elapsed_s, transition.version))
-                # An activation is a wish until the replica serves it, or until the next one overtakes it.
+                # A move is a wish until the replica serves it, or until the next one overtakes it.
                 with suppress(TimeoutError):
                     await self._until_served(transition.version)
                 self._swapped.set()
@@ -179,6 +184,7 @@ class Demo:
     async def _until_served(self, version: str) -> None:
         async with asyncio.timeout(SWAP_WAIT_S):
             while True:
-                if (await self._client.list_policies()).serving_version == version:
+                listed = await self._client.list_policies()
+                if version in (listed.serving_version, listed.canary_version):
                     return
                 await asyncio.sleep(SWAP_POLL_S)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from console.demo_result import Point, Result, Target
 from console.simulate import Crowd
 from console.terminal import out, sparkline
+from foldback.v1 import policy_pb2
 
 EXAMPLE_WIDTH = 200
 BAR_WIDTH = 24
@@ -38,6 +39,18 @@ def print_point(result: Result) -> None:
         f"{tally.served:6}  {tally.rated:5}  {point.version}",
         soft_wrap=True,
     )
+
+
+def print_trial(elapsed_s: float, transition: policy_pb2.PolicyTransition) -> None:
+    """What users say of a version on trial, once that is decided."""
+    before, after = getattr(transition, "from"), transition.to
+    if before == policy_pb2.POLICY_STATE_CANARY or after == policy_pb2.POLICY_STATE_ROLLED_BACK:
+        style = "green" if after == policy_pb2.POLICY_STATE_ACTIVE else "yellow"
+        state = policy_pb2.PolicyState.Name(after).removeprefix("POLICY_STATE_").lower().replace("_", " ")
+        out.print(
+            f"{clock(elapsed_s):>6}  [{style}]{transition.version} {state}[/] [dim]{escape(transition.reason)}[/]",
+            soft_wrap=True,
+        )
 
 
 def print_verdict(result: Result, out_dir: Path) -> None:

@@ -42,6 +42,7 @@ class LettersPage:
             self._filter = ui.toggle([ALL], value=ALL, on_change=lambda event: self._choose(event.value)).props(
                 'dense unelevated no-caps aria-label="Reason"'
             )
+            self._filter.set_visibility(False)
             self._again = ui.button("Look again", icon="refresh", on_click=lambda: self._read(fresh=True)).props(
                 "flat no-caps"
             )

@@ -48,6 +48,7 @@ class RatersPage:
             for title in COLUMNS:
                 words("th", title).props("scope=col")
         with words("tbody"):
+            most = max((row["share"] for row in rows), default=0) or 1
             for row in rows:
                 mine = row["rater_id"] == self._visit.rater_id
                 name = row["rater_id"] + (" (this browser)" if mine else "")
@@ -57,7 +58,7 @@ class RatersPage:
                     words("td", f"{row['judgements']:,}")
                     with words("td"):
                         words("span", f"{row['share']:.1%}")
-                        ui.element("div").classes("fb-share").style(f"width: {row['share']:.1%}")
+                        ui.element("div").classes("fb-share").style(f"width: {row['share'] / most:.0%}")
                     for figure in ("superseded", "retracted", "dead"):
                         words("td", f"{row[figure]:,}" if row[figure] else "–")
                     words("td", shown_age(time.time() - row["last_time"]))

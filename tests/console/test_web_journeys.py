@@ -184,6 +184,7 @@ async def test_it_fits_a_phone_and_works_there(browser: Browser, live_stack: Sta
             await arrive(phone, f"/{name}")
             await expect(phone.get_by_role("heading", level=1)).to_have_count(1)
             await expect(phone.locator(".fb-pill")).to_contain_text("serving p")
+            await expect(phone.get_by_text("Reading the")).to_have_count(0)
             assert await width_beyond_screen(phone) == 0, name
             await keep(phone, f"phone_{name.rpartition('/')[2] or 'chat'}")
         bar = await phone.get_by_role("navigation", name="Pages").bounding_box()
