@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from server.engines.weights import BadWeights, Shapes, check_shapes, shapes
+from server.engines.weights import BadWeights, Shapes, check_shapes, shapes, unit
 
 CONFIG, PREFIX = "adapter_config.json", "base_model.model."
 UNSUPPORTED = ("modules_to_save", "use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern")
 """Parts of PEFT that the trainer does not use: what they mean would not be checked here."""
+
+
+def adaptable(base: Shapes) -> list[str]:
+    """Names of the linear layers within decoder layers: those that adapters may be on."""
+    return sorted({name.split(".")[-2] for name, shape in base.items() if unit(name) != name and len(shape) == 2})
 
 
 def check_adapter(directory: Path, base: Shapes, max_rank: int) -> None:
@@ -56,7 +61,7 @@ def _config(directory: Path) -> dict[str, Any]:
 def _is_adapted(tensor: str, config: dict[str, Any]) -> bool:
     """Whether the linear layer that `tensor` belongs to carries an adapter, as PEFT would choose."""
     *path, module, kind = tensor.split(".")
-    if kind != "weight" or module not in config["target_modules"]:
+    if kind != "weight" or module not in config["target_modules"] or unit(tensor) == tensor:
         return False
     chosen = config.get("layers_to_transform")
     if chosen is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm.lora.request import LoRARequest
 
-from server.engines.adapter_files import check_adapter
+from server.engines.adapter_files import adaptable, check_adapter
 from server.engines.base import EngineDead, SwapFailed, SwapMode, Weights
 from server.engines.vllm_core import CommandFailed, Core
 from server.engines.vllm_policies import Draw
@@ -57,6 +57,9 @@ class Adapters:
             "max_loras": places,
             "max_cpu_loras": places,
             "max_lora_rank": self._settings.max_adapter_rank,
+            # By default vLLM adapts the language model's head too, and then prompt logprobs (our canary checks) end its
+            # process as soon as another request runs beside them: it adapts more rows than it has sampled.
+            "lora_target_modules": adaptable(self._base_shapes),
         }
 
     async def start(self) -> None:

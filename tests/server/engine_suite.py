@@ -153,6 +153,17 @@ class EngineSuite:
         scored = await engine.score(prompt, tuple(completion))
         torch.testing.assert_close(torch.tensor(scored), expected_T, atol=self.tolerance, rtol=0)
 
+    async def test_scores_beside_other_requests(self, engine: Engine, other: Weights, prompt: tuple[int, ...]) -> None:
+        await engine.swap(other)
+        completion = [40, 41, 300, 7]
+        expected_T = of_tokens(reference_logprobs(merged(other), prompt, completion), completion)
+        long = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=100)
+        stream = asyncio.create_task(complete(engine, request(prompt, long, candidate_count=4)))
+        while not stream.done():
+            scored = await engine.score(prompt, tuple(completion))
+            torch.testing.assert_close(torch.tensor(scored), expected_T, atol=self.tolerance, rtol=0)
+        await stream
+
     async def test_candidates_differ_and_finish_once_each(self, engine: Engine, prompt: tuple[int, ...]) -> None:
         completions = await complete(engine, request(prompt, candidate_count=4))
         assert all(c.finish_reason in ("stop", "length") for c in completions)
