@@ -1,0 +1,87 @@
+"""The held-out report against counts by hand and against raters whose odds are known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from foldback.v1 import feedback_pb2
+from tests.trainer.reward_tastes import FEATURES, example
+from trainer.reward import RewardExample
+from trainer.reward.heldout import Report, examine
+
+ANNOTATOR = feedback_pb2.FEEDBACK_SOURCE_ANNOTATOR
+END_USER = feedback_pb2.FEEDBACK_SOURCE_END_USER
+
+
+def members(*scores: float) -> Tensor:
+    """Three members of one mind."""
+    return torch.tensor(scores, dtype=torch.float32).unsqueeze(1).expand(-1, 3)
+
+
+def ranked(name: str, tiers: tuple[tuple[int, ...], ...], source: int = ANNOTATOR) -> RewardExample:
+    answers = sum(len(tier) for tier in tiers)
+    return example(torch.zeros(answers, FEATURES), name=name, tiers=tiers, source=source)
+
+
+def thumb(name: str, score: float) -> RewardExample:
+    return example(torch.zeros(1, FEATURES), name=name, kind="thumbs", score=score, source=END_USER)
+
+
+def pairs_won(margins: Tensor, won: Tensor) -> Report:
+    """Pairs of two answers, the first scored higher by `margins`, of which it `won` some."""
+    examples = [ranked(f"e{i}", ((0,), (1,)) if won[i] else ((1,), (0,))) for i in range(len(margins))]
+    return examine(examples, [members(margin, 0.0) for margin in margins.tolist()])
+
+
+def test_accuracy_is_a_share_of_pairs_and_of_each_source() -> None:
+    examples = [
+        ranked("a", ((0,), (1, 2))),  # 0 over 1 and 0 over 2: one right, one equal
+        ranked("b", ((1,), (0,))),  # wrong
+        example(torch.zeros(2, FEATURES), name="edit", kind="demonstration", tiers=((1,), (0,)), source=END_USER),
+        thumb("up", 1.0),
+        thumb("also up", 1.0),
+        thumb("down", 0.0),
+    ]
+    scores = [members(1, 0, 1), members(1, 0), members(0, 2), members(3), members(0), members(1)]
+    report = examine(examples, scores)
+    assert report.pairs == 4
+    assert report.accuracy == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert report.by_source == pytest.approx(
+        {"annotator/ranking": 1.5 / 3, "end_user/demonstration": 1.0, "end_user/thumbs": 0.5}
+    )
+
+
+def test_calibration_error_vanishes_where_answers_win_as_often_as_predicted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    margins = 3 * torch.randn(2000, generator=generator)
+    won = torch.rand(2000, generator=generator) < margins.sigmoid()
+    assert pairs_won(margins, won).calibration_error < 0.05
+    assert pairs_won(4 * margins, won).calibration_error > 0.08, "too sure"
+    assert pairs_won(0.25 * margins, won).calibration_error > 0.08, "not sure enough"
+
+
+def test_calibration_error_is_the_gap_of_one_bin() -> None:
+    """All predictions alike: σ(1) = 0.73 confidence against 0.6 of the pairs won."""
+    won = torch.arange(10) < 6
+    report = pairs_won(torch.ones(10), won)
+    assert report.calibration_error == pytest.approx(1 / (1 + math.exp(-1)) - 0.6, abs=1e-5)
+
+
+def test_the_standard_error_counts_conversations_not_pairs() -> None:
+    """One ranking of five, all right or all wrong, is one observation and not ten."""
+    right = tuple((index,) for index in range(5))
+    wrong = right[::-1]
+    examples = [ranked(f"e{i}", right if i % 2 else wrong) for i in range(40)]
+    report = examine(examples, [members(5, 4, 3, 2, 1)] * 40)
+    assert report.accuracy == pytest.approx(0.5)
+    assert report.accuracy_error == pytest.approx(0.5 / math.sqrt(39), rel=1e-3)
+
+
+def test_nothing_to_measure_is_not_a_number() -> None:
+    report = examine([thumb("up", 1.0)], [members(1)])
+    assert report.pairs == 0
+    assert math.isnan(report.accuracy)
+    assert math.isnan(report.calibration_error)
+    assert report.by_source == {}
