@@ -61,7 +61,7 @@ class Result:
     points: list[Point] = field(default_factory=list)
     """The first is the base policy's; the last is the verdict's."""
     swaps: list[tuple[float, str]] = field(default_factory=list)
-    """(elapsed seconds, version) of each activation since learning began."""
+    """(elapsed seconds, version) as versions came into service, on trial or active, since learning began."""
     tally: Tally = field(default_factory=Tally)
     """What the simulated users met."""
     measured_versions: Counter[str] = field(default_factory=Counter)
