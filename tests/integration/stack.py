@@ -23,6 +23,7 @@ QUICK = {
     "FOLDBACK_TRAINER__PPO__LEARNING_RATE": "3e-3",
     "FOLDBACK_TRAINER__GATE__PROMPTS": "16",
     "FOLDBACK_TRAINER__GATE__MAX_NEW_TOKENS": "16",
+    "FOLDBACK_TRAINER__CANARY__ENABLED": "false",  # a trial waits for more raters than these tests have
 }
 
 
