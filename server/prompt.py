@@ -1,15 +1,20 @@
 """From messages to prompt token ids, and from optional sampling fields to sampling as applied."""
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from jinja2.exceptions import TemplateError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TokenizersBackend
 
 from foldback.v1 import chat_pb2
 from server.engines.base import Sampling
 from server.status import invalid
 from settings.server import ServerSettings
+
+# One text at a time leaves nothing to share out, and waking the tokenizer's threads costs half as much as the tokens.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROLE_NAMES = {chat_pb2.ROLE_SYSTEM: "system", chat_pb2.ROLE_USER: "user", chat_pb2.ROLE_ASSISTANT: "assistant"}
 
@@ -24,6 +29,7 @@ class PromptBuilder:
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         if not self._tokenizer.chat_template:
             raise ValueError(f"model.name={model}: has no chat template; choose an instruct model")
+        self._ids = _ids_of(self._tokenizer)
         self._settings = settings
         self._max_model_len = max_model_len
 
@@ -31,10 +37,10 @@ class PromptBuilder:
         """The prompt up to where the assistant speaks. Raises Refused (INVALID_ARGUMENT)."""
         turns = [{"role": ROLE_NAMES[message.role], "content": message.content} for message in messages]
         try:
-            encoded = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
             raise invalid([(field, f"the model's chat template refuses them: {error}")]) from error
-        ids = tuple(encoded["input_ids"])
+        ids = self._ids(text)
         if len(ids) >= self._max_model_len:
             raise invalid(
                 [(field, f"{len(ids)} prompt tokens leave no room for an answer in {self._max_model_len}; shorten")]
@@ -49,17 +55,27 @@ class PromptBuilder:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text, no special tokens added."""
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._ids(text)
 
     def sampling(self, asked: chat_pb2.Sampling, prompt_tokens: int) -> Sampling:
         """Every field set: what was asked, else the server's default; max_tokens cut to what fits after the prompt."""
-        given = {field.name: value for field, value in asked.ListFields()}
-        defaults = self._settings
+        given, defaults = asked.HasField, self._settings
+        max_tokens = asked.max_tokens if given("max_tokens") else defaults.default_max_tokens
         return Sampling(
-            temperature=given.get("temperature", defaults.default_temperature),
-            top_p=given.get("top_p", defaults.default_top_p),
-            top_k=given.get("top_k", defaults.default_top_k),
-            max_tokens=min(given.get("max_tokens", defaults.default_max_tokens), self._max_model_len - prompt_tokens),
+            temperature=asked.temperature if given("temperature") else defaults.default_temperature,
+            top_p=asked.top_p if given("top_p") else defaults.default_top_p,
+            top_k=asked.top_k if given("top_k") else defaults.default_top_k,
+            max_tokens=min(max_tokens, self._max_model_len - prompt_tokens),
             stop=tuple(asked.stop),
-            seed=given.get("seed"),
+            seed=asked.seed if given("seed") else None,
         )
+
+
+def _ids_of(tokenizer: Any) -> Callable[[str], tuple[int, ...]]:
+    """From text to ids, no special tokens added: by the Rust tokenizer alone, where it is all that transformers would
+    call. What stands around it costs more than the tokens of a short prompt."""
+    tokenizer("")  # sets the Rust tokenizer up: no truncation, no padding, whatever its file says
+    if type(tokenizer)._encode_plus is not TokenizersBackend._encode_plus:
+        return lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    rust = tokenizer.backend_tokenizer
+    return lambda text: tuple(rust.encode_batch_fast([text], add_special_tokens=False)[0].ids)
