@@ -20,12 +20,13 @@ import pytest
 from console.client import Client
 from console.doctor import machine, services
 from console.doctor.finding import Finding, Level
+from console.stack import PortPicker
 from server.app import Running, running
 from server.keys import digest, new_key
 from settings import Settings
 from settings.access import AccessSettings, ApiKey
 from tests.console.fake_server import FakeFoldback
-from tests.integration.stack import Stack
+from tests.integration.stack import PORTS, Stack
 from tests.server.conftest import server_settings
 
 Report = dict[str, list[dict[str, str]]]
@@ -57,18 +58,13 @@ def levels(report: Report) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path, tiny_model: Path) -> dict[str, str]:
-    """An installation of which nothing runs: no port of it is ever listened on."""
-    sections = ("SERVER__PORT", "SERVER__ADMIN_PORT", "SERVER__METRICS_PORT", "TRAINER__METRICS_PORT")
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    names = (*sections, "CONSOLE__BROKER_PORT", "CONSOLE__WEB_PORT")
-    return {f"FOLDBACK_{name}": str(port) for name, port in zip(names, ports, strict=True)} | {
-        "FOLDBACK_DATA_DIR": str(tmp_path / "data"),
-        "FOLDBACK_MODEL__NAME": str(tiny_model),
-    }
+def nowhere(tmp_path: Path, tiny_model: Path) -> Iterator[dict[str, str]]:
+    """An installation of which nothing runs; its ports are held, so that nobody else comes to listen there."""
+    with PortPicker() as picker:
+        yield {f"FOLDBACK_{name}": str(picker.pick()) for name in PORTS} | {
+            "FOLDBACK_DATA_DIR": str(tmp_path / "data"),
+            "FOLDBACK_MODEL__NAME": str(tiny_model),
+        }
 
 
 def test_where_nothing_runs_it_says_what_to_start(nowhere: dict[str, str]) -> None:
@@ -84,9 +80,9 @@ def test_where_nothing_runs_it_says_what_to_start(nowhere: dict[str, str]) -> No
 
 
 @contextmanager
-def stranger(port: int) -> Iterator[None]:
-    """A program that answers whatever it is asked, and speaks neither HTTP nor Prometheus text."""
-    with socket.create_server(("127.0.0.1", port)) as listening:
+def stranger() -> Iterator[str]:
+    """A program that answers whatever it is asked, and speaks neither HTTP nor Prometheus text. Yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
             with suppress(OSError):
@@ -97,7 +93,7 @@ def stranger(port: int) -> Iterator[None]:
                         connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
         Thread(target=answer, daemon=True).start()
-        yield
+        yield str(listening.getsockname()[1])
         listening.shutdown(socket.SHUT_RDWR)
 
 
@@ -107,10 +103,12 @@ def test_each_fault_of_the_machine_is_named(nowhere: dict[str, str], tmp_path: P
     half.mkdir()
     (half / "config.json").write_text("{}")
     (tmp_path / "file").write_text("no registry")
-    with stranger(int(nowhere["FOLDBACK_SERVER__METRICS_PORT"])), stranger(int(nowhere["FOLDBACK_CONSOLE__WEB_PORT"])):
+    with stranger() as metrics_port, stranger() as web_port:
         code, report = examine(
             nowhere
             | {
+                "FOLDBACK_SERVER__METRICS_PORT": metrics_port,
+                "FOLDBACK_CONSOLE__WEB_PORT": web_port,
                 "FOLDBACK_CONSOLE__MIN_FREE_BYTES": str(1 << 60),
                 "FOLDBACK_MODEL__NAME": str(half),
                 "FOLDBACK_REGISTRY__URL": (tmp_path / "file").as_uri(),
