@@ -61,7 +61,7 @@ class Trainer:
         learner.backbone.save_adapter(self._base_adapter)
         self._policy = PolicyStep(settings, learner, store, registry, rollouts)
         self._reward = RewardStep(settings, learner, store, self._base_adapter, self._scratch)
-        self._gate = GateStep(settings, learner, store, registry, self._scratch)
+        self._gate = GateStep(settings, learner, store, registry, self._base_adapter, self._scratch)
         self.canary = CanaryMonitor(settings.canary, store, registry)
         self.progress = self._resume()
 
@@ -98,15 +98,18 @@ class Trainer:
         metrics.training_paused.set(state.training_state == "paused")
         if state.training_state == "paused":
             return "training is paused; an operator resumes it with SetTrainingState"
-        if self._gate_is_due and not self.progress.canary:
-            self._pass_gate()
-            return ""
+        undecided = ""
+        if self._gate_is_due:
+            if not self.progress.canary:
+                self._pass_gate()
+                return ""
+            undecided = self.canary.check(next_is_ready=True)
+            if not undecided:
+                return ""  # the next turn follows
         if self._new_judgements() >= self._judgements_needed:
             self._learn_reward()
             return ""
-        if self._gate_is_due:
-            return self.canary.check(next_is_ready=True)
-        return self._why_not_ppo() or self._improve_policy()
+        return undecided or self._why_not_ppo() or self._improve_policy()
 
     # Feedback → reward model
 

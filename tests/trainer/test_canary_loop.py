@@ -55,9 +55,12 @@ def test_training_goes_on_from_the_canary_and_the_next_candidate_waits_for_the_u
     assert world.store.funnel()["learned"] == 0
     assert until_waiting(trainer) == f"waiting for users' word on canary {canary}: no ratings"
     assert trainer.progress.unpublished == ON_TRIAL.publish_every
+    # As many new judgements as the reward model asks for: the decision does not wait until they are learned.
+    world.users_rank(ON_TRIAL.judgements_per_update)
     world.users_thumb([index % 4 != 0 for index in range(12)])
+    position = trainer.progress.judgement_position
     assert trainer.turn() == ""
-    assert world.registry.state().active == canary
+    assert (world.registry.state().active, trainer.progress.judgement_position) == (canary, position)
     assert trainer.turn() == ""
     assert (trainer.progress.version, trainer.progress.canary) == (canary, "")
     assert world.store.funnel()["learned"] == 100

@@ -11,7 +11,7 @@ ON_TRIAL = SETTINGS.model_copy(
     update={
         "canary": CanarySettings(),
         "gate": SETTINGS.gate.model_copy(update={"min_win_rate": 0.01}),  # whatever is trained goes on trial
-        "judgements_per_update": 200,
+        "judgements_per_update": 60,
         "iterations_per_judgement": 0.1,
     }
 )
