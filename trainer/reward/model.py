@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from settings.reward import RewardSettings
-from trainer.reward.crossvalidation import TooFewConversations, cross_validate
+from trainer.reward.crossvalidation import TooFewConversations, cross_validate, tuned
 from trainer.reward.examples import RewardExample
 from trainer.reward.heads import Heads, fit
 from trainer.reward.heldout import Report, examine, losses
+from trainer.reward.reliability import reliability
 from trainer.reward.replay import Replay
 
 _FOLDS = 4
@@ -55,6 +56,8 @@ class RewardModel:
     def __init__(self, feature_dim: int, settings: RewardSettings, seed: int) -> None:
         self._feature_dim = feature_dim
         self._settings = settings
+        self._tuned = settings.model_copy(update={"words_scales": settings.words_scales[:1]})
+        self._tuned_on = 0
         self._seed = seed
         self._updates = 0
         self._train = Replay(settings.replay_capacity)
@@ -122,6 +125,8 @@ class RewardModel:
         """Tensors and JSON values: everything that later updates and scores depend on."""
         return {
             "updates": self._updates,
+            "words_scale": self._tuned.words_scales[0],
+            "tuned_on": self._tuned_on,
             "train": [example.state_dict() for example in self._train.examples],
             "heldout": [example.state_dict() for example in self._heldout.examples],
             "heads": self._heads.state_dict() if self._heads else None,
@@ -133,6 +138,8 @@ class RewardModel:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._updates = state["updates"]
+        self._tuned = self._settings.model_copy(update={"words_scales": (state["words_scale"],)})
+        self._tuned_on = state["tuned_on"]
         self._train.load([RewardExample(**example) for example in state["train"]])
         self._heldout.load([RewardExample(**example) for example in state["heldout"]])
         self._heads = Heads.from_state_dict(state["heads"]) if state["heads"] else None
@@ -141,7 +148,12 @@ class RewardModel:
         self._ready = state["ready"]
 
     def _fit(self) -> Heads:
-        return fit(self._train.examples, self._settings, seed=self._seed, start=self._heads)
+        examples = self._train.examples
+        if len(examples) >= max(2 * self._tuned_on, self._settings.tuning_judgements):
+            self._tuned = tuned(examples, self._settings, seed=self._seed)
+            self._tuned_on = len(examples)
+        believed = reliability(examples, self._tuned, seed=self._seed)
+        return fit(examples, self._tuned, seed=self._seed, start=self._heads, reliability=believed)
 
     def _promote(self, candidate: Heads) -> bool:
         heldout = self._heldout.examples
@@ -198,7 +210,7 @@ class RewardModel:
         if not self._heldout_decides:
             everything = [*self._train.examples, *self._heldout.examples]
             try:
-                report = cross_validate(everything, self._settings, folds=_FOLDS, seed=self._seed)
+                report = cross_validate(everything, self._tuned, folds=_FOLDS, seed=self._seed)
             except TooFewConversations:
                 return False
         margin = 0.0 if self._ready else report.accuracy_error
