@@ -8,7 +8,7 @@ import pytest
 
 from tests.helm.chart import CHART, Object, named, of_kind, render
 
-NOT_KUBERNETES = {"ServiceMonitor", "PrometheusRule"}
+NOT_KUBERNETES = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
 """Custom resources: the Kubernetes schemas do not describe them."""
 
 
@@ -59,6 +59,8 @@ def _identity(one: Object) -> tuple[str, str]:
         ({"replica": 3}, "replica"),
         ({"server": {"replicaCount": 3}}, "replicaCount"),
         ({"server": {"replicas": 0}}, "replicas"),
+        ({"server": {"autoscaling": {"maxReplicas": 0}}}, "maxReplicas"),
+        ({"server": {"autoscaling": {"prometheus": "prometheus:9090"}}}, "prometheus"),
         ({"server": {"replicas": "two"}}, "replicas"),
         ({"server": {"service": {"port": 70000}}}, "port"),
         ({"server": {"service": {"type": "Loadbalancer"}}}, "type"),

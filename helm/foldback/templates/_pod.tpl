@@ -101,3 +101,13 @@ envFrom:
     claimName: {{ default (printf "%s-registry" (include "foldback.fullname" $root)) $root.Values.registry.volume.claim }}
 {{- end }}
 {{- end }}
+
+{{/* How fast the servers' number follows the queue: up at once, down one at a time, as each takes its spool with it. */}}
+{{- define "foldback.scaling" -}}
+scaleUp:
+  stabilizationWindowSeconds: 0
+  policies: [{type: Percent, value: 100, periodSeconds: 60}]
+scaleDown:
+  stabilizationWindowSeconds: 900
+  policies: [{type: Pods, value: 1, periodSeconds: 300}]
+{{- end }}
