@@ -1,10 +1,6 @@
 """Hot swaps on a running vLLM: nothing dropped, nothing mislabelled, nothing stale; failures leave it as it was."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.engines.base import EngineDead, Sampling, SwapFailed, Weights
-from tests.server.conftest import connect, server_settings
-from tests.server.engine_suite import (
+from server.engines.base import Sampling, SwapFailed, Weights
+from tests.server.engine_reference import (
     DRAWN,
     GREEDY,
     Completion,
@@ -103,6 +97,8 @@ async def test_sixteen_streams_through_ten_swaps(engine: VllmEngine, versions: l
         await asyncio.sleep(0.2)
         await engine.swap(weights)
         assert engine.version == weights.version
+        [begun_since] = await complete(engine, request(PROMPT, Sampling(1, 1, 0, max_tokens=4)))
+        assert [span.version for span in begun_since.spans] == [weights.version]
     swapping = False
     await asyncio.gather(*streams)
 
@@ -120,7 +116,6 @@ async def test_sixteen_streams_through_ten_swaps(engine: VllmEngine, versions: l
         assert_computed_with(by_name[first.version], PROMPT, completion, first.end)
     straddling = sum(len(completion.spans) > 1 for completion in completions)
     assert straddling >= 16 if engine.swap_mode == "weights" else straddling == 0
-    assert {span.version for c in completions for span in c.spans} == set(by_name)
 
 
 def _in_order(spans: list[str], history: list[str]) -> bool:
@@ -251,62 +246,3 @@ def _cpu_seconds() -> float:
     engines = [child for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()]
     assert engines
     return sum(sum(child.cpu_times()[:2]) for child in engines)
-
-
-async def test_a_dead_engine_is_noticed_while_idle_says_so_and_leaves_no_process(
-    tmp_path: Path, tiny_model: Path, broker: str
-) -> None:
-    """A server of its own: there is no way back."""
-    others = set(psutil.Process().children(recursive=True))
-    settings = server_settings(tmp_path, tiny_model, broker, engine="vllm", swap_mode="adapter", dtype="bfloat16")
-    async with connect(settings) as client:
-        engine = client.server.engine
-        ours = [child for child in psutil.Process().children(recursive=True) if child not in others]
-        [core] = [process for process in ours if "EngineCore" in process.name()]
-        whole = health_pb2.HealthCheckRequest()
-        watch = health_pb2_grpc.HealthStub(client.public).Watch(whole, timeout=60)
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        stream = asyncio.create_task(complete(engine, request(PROMPT, Sampling(1, 1, 0, max_tokens=480))))
-        await asyncio.sleep(0)
-        core.send_signal(signal.SIGKILL)
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        with pytest.raises(EngineDead):
-            await stream
-        with pytest.raises(EngineDead):
-            await complete(engine, request(PROMPT, DRAWN))
-        with pytest.raises(EngineDead):
-            await engine.score(PROMPT, COMPLETION)
-        with pytest.raises(EngineDead):
-            await engine.swap(Weights("p000001", tiny_model))
-    _, alive = psutil.wait_procs([process for process in ours if "VLLM" in process.name()], timeout=20)
-    assert not alive
-
-
-ORPHANING = """
-import asyncio, os, signal, sys
-import psutil
-from server.engines.vllm import VllmEngine
-from settings.server import ServerSettings
-
-async def main():
-    engine = VllmEngine(sys.argv[1], ServerSettings(max_model_len=256))  # held: an engine that is collected stops
-    await engine.start()
-    print(*(child.pid for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-
-
-def test_vllm_does_not_outlive_a_killed_server(tiny_model: Path, tmp_path: Path) -> None:
-    script = tmp_path / "orphaning.py"
-    script.write_text(ORPHANING)
-    command = [sys.executable, str(script), str(tiny_model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}) as server:
-        assert server.stdout
-        orphans = [psutil.Process(int(pid)) for pid in server.stdout.readline().split()]
-        assert server.wait() == -signal.SIGKILL
-    assert orphans
-    _, alive = psutil.wait_procs(orphans, timeout=30)
-    assert not alive

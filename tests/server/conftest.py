@@ -18,7 +18,7 @@ from settings.load import Settings
 from settings.model import ModelSettings
 from settings.registry import RegistrySettings
 from settings.server import ServerSettings
-from tests.server.engine_suite import of_tokens, reference_logprobs
+from tests.server.engine_reference import of_tokens, reference_logprobs
 from tests.tiny_model import make_tiny_model
 
 

@@ -12,23 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from registry import CanaryPrompt, Manifest, PolicyState, Registry
-from server.engines.base import Engine
+from server.engines.base import Engine, Weights
 from tests.server.conftest import Client, connect, server_settings
-from tests.server.engine_suite import of_tokens, reference_logprobs
+from tests.server.engine_reference import of_tokens, reference_logprobs
 from tests.tiny_adapter import make_tiny_adapter
 
 
 class Borrowed:
-    """An engine that outlives the server: it is neither started nor stopped by it."""
+    """An engine that outlives the server. It starts, as every engine does, with the base model; it does not stop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, base: Weights) -> None:
         self._engine = engine
+        self._base = base
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     async def start(self) -> None:
-        return
+        await self._engine.swap(self._base)
 
     async def stop(self) -> None:
         return
@@ -37,7 +38,7 @@ class Borrowed:
 @asynccontextmanager
 async def deployment(engine: Engine | None, folder: Path, model: Path, broker: str) -> AsyncIterator[Client]:
     """A server on `engine`, which is only borrowed, or on one of its own."""
-    lent: Any = Borrowed(engine) if engine else None
+    lent: Any = Borrowed(engine, Weights("lent", model)) if engine else None
     async with connect(server_settings(folder / "data", model, broker), lent) as client:
         yield client
         canary = client.server.swap.canary_version

@@ -9,7 +9,8 @@ import pytest
 from server.engines.base import EngineDead
 from server.engines.transformers import TransformersEngine
 from settings.server import ServerSettings
-from tests.server.engine_suite import GREEDY, EngineSuite, complete, request
+from tests.server.engine_reference import GREEDY, complete, request
+from tests.server.engine_suite import EngineSuite
 
 
 class TestTransformersEngine(EngineSuite):

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 
 from foldback.v1 import chat_pb2, rollout_pb2
 from tests.server.conftest import Client, asking
-from tests.server.engine_suite import of_tokens, reference_logprobs
+from tests.server.engine_reference import of_tokens, reference_logprobs
 from tests.server.test_chat import refused
 
 
