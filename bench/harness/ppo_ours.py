@@ -1,0 +1,75 @@
+"""`python ppo_ours.py WORKLOAD`: one PPO update of ours a turn, with all that TRL's has: sampling, reference, reward.
+
+Answers are drawn by the trainer's own decoder from the merged weights, and one more pass stands in for the logprobs
+that a serving engine would have sent along.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from harness.turns import Turn
+from settings.ppo import LoraSettings, PpoSettings
+from settings.trainer import TrainerSettings
+from trainer.backbone import Backbone
+from trainer.learner import Learner
+from trainer.reward import pool
+from trainer.tokens import Rollout, Sample
+
+
+def behaviour(backbone: Backbone, samples: list[Sample], temperature: float) -> list[tuple[float, ...]]:
+    """Logprobs of every sample's tokens under the present policy."""
+    found: dict[int, tuple[float, ...]] = {}
+    with torch.no_grad():
+        for batch in backbone.micro_batches(samples):
+            logprobs_BT, _, mask_BT = backbone.policy_logprobs([samples[i] for i in batch], temperature)
+            found |= {i: tuple(row[mask].tolist()) for i, row, mask in zip(batch, logprobs_BT, mask_BT, strict=True)}
+    return [found[index] for index in range(len(samples))]
+
+
+def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temperature: float, turn: int) -> int:
+    """One iteration; how many response tokens it learned from."""
+    backbone, version = learner.backbone, f"turn-{turn}"
+    samples = backbone.generate(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
+    learner.ppo.mark_published(version)
+    distinct = {prompt: group for group, prompt in enumerate(dict.fromkeys(prompts))}
+    rollouts = [
+        Rollout(
+            sample=sample,
+            text="",
+            behaviour_logprobs=logprobs,
+            finish_reason="length",
+            policy_version=(version,) * len(sample.response_ids),
+            temperature=temperature,
+            group=distinct[sample.prompt_ids],
+        )
+        for sample, logprobs in zip(samples, behaviour(backbone, samples, temperature), strict=True)
+    ]
+    frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
+    features_BF = torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
+    learner.ppo.update(rollouts, frozen, learner.reward.reward(features_BF).tolist())
+    return sum(len(sample.response_ids) for sample in samples)
+
+
+def main() -> None:
+    workload = json.loads(Path(sys.argv[1]).read_text())
+    turn = Turn()
+    torch.set_num_threads(workload["threads"])
+    settings = TrainerSettings(
+        lora=LoraSettings(rank=workload["lora"]["r"], layers=workload["lora_share"]),
+        ppo=PpoSettings(minibatches=workload["minibatches"], learning_rate=workload["learning_rate"]),
+    )
+    learner = Learner.create(workload["model"], settings)
+    learner.backbone.eos_token_ids = frozenset()  # TRL's answers do not end early either
+    prompts = [tuple(prompt) for prompt in workload["prompts"]]
+    count = 0
+    while turn.await_go():
+        count += 1
+        tokens = update(learner, prompts, workload["tokens"], workload["temperature"], count)
+        turn.done(tokens=tokens)
+
+
+if __name__ == "__main__":
+    main()
