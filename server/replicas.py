@@ -36,7 +36,7 @@ async def turn(lease: Lease) -> AsyncGenerator[bool, None]:
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
-        with suppress(OSError):  # then it lapses
+        with suppress(Exception):  # then it lapses
             await asyncio.to_thread(lease.release)
 
 
@@ -45,7 +45,7 @@ async def _keep(lease: Lease) -> None:
         await asyncio.sleep(RENEW_S)
         try:
             await asyncio.to_thread(lease.acquire)
-        except OSError as error:
+        except Exception as error:  # whatever a filesystem raises
             log.warning("a lease could not be renewed: %s", error)
 
 

@@ -118,10 +118,10 @@ class SwapController:
         try:
             while True:
                 await asyncio.sleep(RENEW_S)
-                with suppress(OSError):  # whoever follows the registry says so
+                with suppress(Exception):  # a registry out of reach: whoever follows it says so
                     await asyncio.to_thread(self._replica.seat.keep)
         finally:
-            with suppress(OSError):
+            with suppress(Exception):  # it lapses then
                 await asyncio.to_thread(self._replica.seat.leave)
 
     async def _break(self, reason: str) -> None:

@@ -52,6 +52,7 @@ class FileTransferEngine(WeightTransferEngine[Nothing, Files]):  # type: ignore[
 
     def receive_weights(self, update_info: Files) -> None:
         names = None if update_info.names is None else set(update_info.names)
+        self._heads_are_old = names is None or any(unit(name) == name for name in names)
         units = None if names is None else {unit(name) for name in names}
         parameters = {name for name, _ in self.model.named_parameters()}
         expected = {name for name in parameters if units is None or unit(name) in units}
@@ -66,8 +67,8 @@ class FileTransferEngine(WeightTransferEngine[Nothing, Files]):  # type: ignore[
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
         # A tied head has no tensor of its own in the file, so vLLM does not notice that its copy, packed for the CPU's
-        # matrix kernels, is now an old one.
-        for head in self._heads():
+        # matrix kernels, is now an old one, unless nothing outside the decoder layers has changed.
+        for head in self._heads() if self._heads_are_old else []:
             head.quant_method.process_weights_after_loading(head)
 
     def shutdown(self) -> None:

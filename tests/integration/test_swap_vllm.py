@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from server.engines.base import Sampling, SwapFailed, Weights
+from server.engines.weights import difference
 from tests.server.engine_reference import (
     DRAWN,
     GREEDY,
@@ -22,6 +23,7 @@ from tests.server.engine_reference import (
     reference_logprobs,
     request,
 )
+from tests.tiny_adapter import make_tiny_adapter
 
 pytest.importorskip("vllm")
 from server.engines.vllm import AsyncLLM, VllmEngine
@@ -79,6 +81,28 @@ async def test_swapped_there_and_back_scores_as_before_and_as_freshly_loaded(
     torch.testing.assert_close(torch.tensor(await engine.score(PROMPT, COMPLETION)), expected_T, atol=BF16_NATS, rtol=0)
     await engine.swap(base)
     assert await engine.score(PROMPT, COMPLETION) == before
+
+
+async def test_only_what_changed_is_loaded(engine: VllmEngine, tiny_model: Path, tmp_path: Path) -> None:
+    """As with every version that the trainer makes: the lower layers, the embeddings and the head are the base's."""
+    if engine.swap_mode == "adapter":
+        pytest.skip("no weights are loaded")
+    base, version = (
+        Weights("p000000", tiny_model),
+        Weights("p000030", make_tiny_adapter(tiny_model, tmp_path, seed=30) / "weights"),
+    )
+    changed = difference(base.directory, version.directory)
+    assert {name.split(".")[2] for name in changed} == {"2", "3"}
+    await engine.swap(base)
+    before = await engine.score(PROMPT, COMPLETION)
+    for _ in range(2):
+        await engine.swap(version)
+        expected_T = of_tokens(reference_logprobs(version.directory, PROMPT, list(COMPLETION)), list(COMPLETION))
+        scored_T = torch.tensor(await engine.score(PROMPT, COMPLETION))
+        torch.testing.assert_close(scored_T, expected_T, atol=BF16_NATS, rtol=0)
+        assert (scored_T - torch.tensor(before)).abs().mean() > 2 * BF16_NATS
+        await engine.swap(base)
+        assert await engine.score(PROMPT, COMPLETION) == before
 
 
 async def test_sixteen_streams_through_ten_swaps(engine: VllmEngine, versions: list[Weights]) -> None:
