@@ -25,8 +25,9 @@ class CanarySettings(Section):
     is below the margin and the evidence leans that way; it stays watched, and need not wait that long once the next
     candidate is ready. roll_back: only evidence promotes, so that false_promotion_rate holds for every version; the
     next candidate waits."""
-    min_ratings: int = Field(default=10, ge=1)
-    """Ratings of the canary, by at least 1 / rater_share raters, before its mean decides where evidence does not."""
+    min_ratings: int = Field(default=6, ge=1)
+    """Ratings of the canary before the next candidate may hasten a trial, and (by at least 1 / rater_share raters)
+    before a mean decides where evidence does not."""
     max_wait_s: float = Field(default=300.0, gt=0)
     """How long a canary may stay undecided."""
     watch_s: float = Field(default=3600.0, ge=0)

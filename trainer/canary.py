@@ -189,8 +189,8 @@ def decide(report: Report, settings: CanarySettings, *, waited_s: float, next_is
     late = waited_s >= settings.max_wait_s
     if settings.undecided == "roll_back":
         return Verdict.DISTRUSTED if late else Verdict.WAIT
-    enough = report.ratings >= settings.min_ratings
-    enough &= min(report.raters, report.control_raters) >= math.ceil(1 / settings.rater_share)
-    if enough and report.difference < -settings.margin and report.evidence_against > _LEANS:
+    rated = report.ratings >= settings.min_ratings
+    heard = min(report.raters, report.control_raters) >= math.ceil(1 / settings.rater_share)
+    if rated and heard and report.difference < -settings.margin and report.evidence_against > _LEANS:
         return Verdict.DISTRUSTED if late else Verdict.WAIT
-    return Verdict.TRUSTED if late or (next_is_ready and enough) else Verdict.WAIT
+    return Verdict.TRUSTED if late or (next_is_ready and rated) else Verdict.WAIT

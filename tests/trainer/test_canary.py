@@ -152,7 +152,7 @@ def report(ratings: int = 40, mean: float = 0.6, *, good: float = 1.0, bad: floa
         (report(good=20.5), 0, False, "promote", Verdict.PROMOTED),
         (report(), 0, False, "promote", Verdict.WAIT),
         (report(), 0, True, "promote", Verdict.TRUSTED),
-        (report(ratings=9), 0, True, "promote", Verdict.WAIT),
+        (report(ratings=5), 0, True, "promote", Verdict.WAIT),
         (report(ratings=0), 300, False, "promote", Verdict.TRUSTED),
         (report(mean=0.45, bad=3.0), 0, True, "promote", Verdict.WAIT),
         (report(mean=0.45, bad=3.0), 300, True, "promote", Verdict.DISTRUSTED),
