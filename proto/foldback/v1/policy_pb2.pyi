@@ -377,7 +377,7 @@ class RollbackPolicyRequest(_message.Message):
     TO_VERSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     to_version: _builtins.str
-    """Empty means the parent of the active version."""
+    """Empty means the active version while a canary is on trial, else its parent. Named: a canary goes too."""
     reason: _builtins.str
     def __init__(
         self,

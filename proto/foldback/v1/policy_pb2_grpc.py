@@ -100,7 +100,8 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackPolicy(self, request, context):
-        """RollbackPolicy makes the parent of the active version (or the named one) active again.
+        """RollbackPolicy ends the canary's trial, if there is one; else it makes the parent of the active version (or the
+        named one) active again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

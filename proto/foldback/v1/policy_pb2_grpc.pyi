@@ -42,7 +42,9 @@ class PolicyServiceStub:
     PromotePolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.PromotePolicyRequest, _policy_pb2.PromotePolicyResponse]
     """PromotePolicy makes a version the active one; the call returns when this replica serves it."""
     RollbackPolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.RollbackPolicyRequest, _policy_pb2.RollbackPolicyResponse]
-    """RollbackPolicy makes the parent of the active version (or the named one) active again."""
+    """RollbackPolicy ends the canary's trial, if there is one; else it makes the parent of the active version (or the
+    named one) active again.
+    """
     SetTrainingState: _grpc.UnaryUnaryMultiCallable[_policy_pb2.SetTrainingStateRequest, _policy_pb2.SetTrainingStateResponse]
     """SetTrainingState pauses learning, or lets it go on; serving is not touched."""
 
@@ -60,7 +62,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     PromotePolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.PromotePolicyRequest, _policy_pb2.PromotePolicyResponse]  # type: ignore[assignment]
     """PromotePolicy makes a version the active one; the call returns when this replica serves it."""
     RollbackPolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.RollbackPolicyRequest, _policy_pb2.RollbackPolicyResponse]  # type: ignore[assignment]
-    """RollbackPolicy makes the parent of the active version (or the named one) active again."""
+    """RollbackPolicy ends the canary's trial, if there is one; else it makes the parent of the active version (or the
+    named one) active again.
+    """
     SetTrainingState: _aio.UnaryUnaryMultiCallable[_policy_pb2.SetTrainingStateRequest, _policy_pb2.SetTrainingStateResponse]  # type: ignore[assignment]
     """SetTrainingState pauses learning, or lets it go on; serving is not touched."""
 
@@ -105,7 +109,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.RollbackPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_pb2.RollbackPolicyResponse, _abc.Awaitable[_policy_pb2.RollbackPolicyResponse]]:
-        """RollbackPolicy makes the parent of the active version (or the named one) active again."""
+        """RollbackPolicy ends the canary's trial, if there is one; else it makes the parent of the active version (or the
+        named one) active again.
+        """
 
     @_abc_1.abstractmethod
     def SetTrainingState(
