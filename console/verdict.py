@@ -14,6 +14,10 @@ FIGURES = {
     "gate_distinct_2": ("distinct pairs of words", "{:.0%}"),
     "gate_entropy_nats": ("entropy", "{:.2f} nats"),
     "gate_win_rate_bound": ("win rate, lower bound", "{:.0%}"),
+    "gate_reference_length_ratio": ("length beside the reference's", "× {:.2f}"),
+    "gate_reference_distinct_2": ("distinct pairs beside the reference's", "× {:.2f}"),
+    "gate_phrase_growth": ("answers sharing a phrase, more than the reference's", "{:.0%}"),
+    "gate_base_perplexity": ("perplexity on the base model's answers, over its own", "× {:.2f}"),
 }
 """Figures that have a name for people, the most telling first."""
 
@@ -21,6 +25,8 @@ CHECK = re.compile(
     r"^(?P<name>[a-z][a-z0-9 ]*?) (?P<figure>-?[\d.]+|nan|-?inf) (?P<sign>[<>~≥≤]) (?P<bound>-?[\d.e+-]+)$"
 )
 """How the gate writes one of its checks into a version's reason."""
+WIN_RATE = re.compile(r"^win rate (?:[\d.]+|nan)$")
+"""Stands before the checks; it is a figure, and its bound is the check."""
 VERSION = re.compile(r"\bp\d{6}-[0-9a-f]{8}\b")
 
 
@@ -29,15 +35,20 @@ def reasons(text: str) -> list[str]:
     parts = [part.strip() for part in text.split(", ")]
     if not any(CHECK.match(part) for part in parts):
         return [VERSION.sub(lambda name: short_version(name[0]), text)] if text else []
-    checks = [match for match in map(CHECK.match, parts) if match]
-    return [_sentence(match["name"], match["figure"], match["sign"], match["bound"]) for match in checks]
+    return [_sentence(part) for part in parts if not WIN_RATE.match(part)]
 
 
-def _sentence(name: str, figure: str, sign: str, bound: str) -> str:
+def _sentence(part: str) -> str:
+    check = CHECK.match(part)
+    if not check:
+        return part
+    name, sign = check["name"], check["sign"]
     if name == "finite":
         return "its weights or figures are not finite numbers"
-    title, form = FIGURES.get(f"gate_{name.replace(' ', '_')}", (name, "{:g}"))
-    found, limit = form.format(float(figure)), form.format(float(bound))
+    rule = name.removeprefix("rule ")
+    other = (f"answers that break the rule {rule}", "{:.0%}") if rule != name else (name, "{:g}")
+    title, form = FIGURES.get(f"gate_{name.replace(' ', '_')}", other)
+    found, limit = form.format(float(check["figure"])), form.format(float(check["bound"]))
     if sign == "~":
         return f"{title} {found}, at least {limit} is asked: too few answers to show more"
     if sign == "<":

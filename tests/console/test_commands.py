@@ -162,6 +162,10 @@ def test_one_version_in_full_says_why_it_was_rejected(foldback: Foldback, fake_s
         ),
         ("win rate nan, finite 0.00 < 1", ["its weights or figures are not finite numbers"]),
         ("win rate 0.55, surprise 3.00 > 2", ["surprise 3, at most 2 is allowed"]),
+        (
+            "win rate 0.55, rule no pitch 0.30 > 0.1",
+            ["answers that break the rule no pitch 30%, at most 10% is allowed"],
+        ),
         ("", []),
     ],
 )
