@@ -12,6 +12,7 @@ from typing import Any
 from rich.markup import escape
 
 from console.client import Client
+from console.endpoints import reachable
 from console.errors import is_rpc_error
 from console.stack import services, settle_ports
 from console.supervisor import ServiceDied, Supervisor
@@ -20,10 +21,11 @@ from foldback.v1 import policy_pb2
 from settings import Settings
 
 NEXT_STEPS = """
-[bold]Next[/]: open the page, or in another terminal:
+[bold]Next[/]: open [bold cyan]{page}[/], or in another terminal:
   [cyan]foldback chat[/]      talk to it; one key rates an answer
   [cyan]foldback simulate[/]  let simulated users teach it a taste
   [cyan]foldback status[/]    what it serves, what it has learned
+  [cyan]foldback doctor[/]    whether all is well, and what to do if not
 [dim]Ctrl-C stops everything.[/]
 """
 
@@ -35,7 +37,8 @@ def run_up(settings: Settings) -> None:
 
 async def _up(settings: Settings) -> None:
     async with running(settings) as supervisor:
-        out.print(NEXT_STEPS)
+        console = settings.console
+        out.print(NEXT_STEPS.format(page=f"http://{reachable(console.web_host)}:{console.web_port}"))
         swaps = asyncio.create_task(_announce_swaps(settings))
         try:
             await supervisor.watch()
