@@ -136,3 +136,17 @@ def test_secrets_are_references_alone() -> None:
     assert mount["mountPath"] == f"/var/lib/foldback/{keys}"
     [volume] = [one for one in pod_templates(objects)["server"]["spec"]["volumes"] if one["name"] == "token-keys"]
     assert volume["secret"]["secretName"] == "foldback-token-keys"
+
+
+def test_the_trainer_alone_gets_its_key_to_the_admin_port() -> None:
+    objects = render(VALUES["keys"])
+    keys = {
+        component: [
+            one for one in container(objects, component)["env"] if one["name"].endswith("SERVER_ACCESS__API_KEY")
+        ]
+        for component in ("server", "trainer", "topics")
+    }
+    assert keys["server"] == keys["topics"] == []
+    [key] = keys["trainer"]
+    assert key["name"] == "FOLDBACK_TRAINER__SERVER_ACCESS__API_KEY"
+    assert key["valueFrom"] == {"secretKeyRef": {"name": "foldback-trainer-key", "key": "key"}}

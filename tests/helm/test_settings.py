@@ -70,6 +70,20 @@ def test_kafka_over_tls_with_sasl(load: Load) -> None:
         assert directory in mounts
 
 
+def test_keys_are_digests_in_the_settings_and_secrets_in_the_pods(load: Load) -> None:
+    objects = render(VALUES["keys"])
+    access = load(objects, "server").server.access
+    assert [key.tenant for key in (*access.api_keys, *access.admin_keys)] == ["shop", "operators", "trainer"]
+    assert load(objects, "trainer").trainer.server_access.api_key.get_secret_value() == "from-a-secret"
+
+
+def test_gpu_servers_hold_versions_beside_each_other(load: Load) -> None:
+    loaded = load(render(VALUES["gpu"]), "server")
+    assert (loaded.server.engine, loaded.server.swap_mode) == ("vllm", "adapter")
+    # Else the engine would refuse what the trainer makes.
+    assert loaded.trainer.lora.rank <= loaded.server.vllm.max_adapter_rank
+
+
 @pytest.mark.parametrize(
     ("kafka", "protocol"),
     [

@@ -35,6 +35,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* Of every container; the trainer's has its key to the admin port besides: (merge (dict "adminKey" "secret") $) */}}
 {{- define "foldback.environment" -}}
 env:
   - {name: FOLDBACK_CONFIG, value: /etc/foldback/foldback.yaml}
@@ -45,6 +46,10 @@ env:
     valueFrom: {secretKeyRef: {name: {{ . }}, key: username}}
   - name: FOLDBACK_FEEDBACK__SASL_PASSWORD
     valueFrom: {secretKeyRef: {name: {{ . }}, key: password}}
+  {{- end }}
+  {{- with .adminKey }}
+  - name: FOLDBACK_TRAINER__SERVER_ACCESS__API_KEY
+    valueFrom: {secretKeyRef: {name: {{ . }}, key: key}}
   {{- end }}
   {{- with .Values.environment }}
   {{- toYaml . | nindent 2 }}
