@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
 from console.client import Client
+from console.credentials import check_credentials
 from console.endpoints import endpoints, reachable
 from console.errors import CommandError, is_rpc_error
 from console.supervisor import Service
 from settings import Settings, load
+from settings.client import ClientSettings
 
 PORTS = ("server.port", "server.admin_port", "server.metrics_port", "trainer.metrics_port", "console.web_port")
 CONNECT_TIMEOUT_S = 1.0
@@ -69,7 +71,12 @@ def refuse_taken(host: str, port: int, name: str, variable: str) -> None:
 
 
 def services(settings: Settings) -> list[Service]:
-    """The children in the order they start; the broker only where none is configured."""
+    """The children in the order they start; the broker only where none is configured.
+
+    Raises:
+        CommandError: the server would ask the others for credentials that they have not.
+    """
+    check_credentials(settings)
     place, host = endpoints(settings), reachable(settings.server.host)
     chat, admin = f"{host}:{settings.server.port}", f"{host}:{settings.server.admin_port}"
     brokers = settings.feedback.bootstrap_servers
@@ -89,7 +96,7 @@ def services(settings: Settings) -> list[Service]:
         Service(
             "server",
             python("server"),
-            serving(chat, admin),
+            serving(chat, settings.console.access),
             f"chat {chat} · admin {admin} · metrics {place.server_metrics}",
             events,
         )
@@ -129,12 +136,12 @@ def accepts(address: str) -> Callable[[], Awaitable[bool]]:
     return check
 
 
-def serving(chat: str, admin: str) -> Callable[[], Awaitable[bool]]:
-    """A health check: ChatService says SERVING."""
+def serving(chat: str, access: ClientSettings) -> Callable[[], Awaitable[bool]]:
+    """A health check: ChatService at `chat` says SERVING."""
 
     async def check() -> bool:
         try:
-            async with Client(chat, admin, timeout_s=CONNECT_TIMEOUT_S, attempts=1) as client:
+            async with Client(chat, chat, timeout_s=CONNECT_TIMEOUT_S, attempts=1, access=access) as client:
                 return await client.health()
         except Exception as error:
             if is_rpc_error(error):

@@ -29,6 +29,7 @@ from registry.metrics import RegistryCollector
 from server.access import Access
 from server.admission import Admission
 from server.canary import base_canary
+from server.certificates import credentials
 from server.chat import ChatService
 from server.engines import create_engine
 from server.engines.base import Engine
@@ -39,7 +40,7 @@ from server.identity import DEFAULT_TENANT
 from server.interceptor import CallInterceptor
 from server.log_metrics import EventLogCollector, observe_ack
 from server.policy_service import PolicyService
-from server.ports import credentials, listen, options, warn_if_open
+from server.ports import listen, options, warn_if_open
 from server.prompt import PromptBuilder
 from server.replicas import Replica
 from server.rollout_service import RolloutService

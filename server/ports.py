@@ -2,14 +2,12 @@
 
 import ipaddress
 import logging
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server.health import Health
-from settings.access import AccessSettings
 from settings.server import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -53,17 +51,6 @@ async def listen(
         raise OSError(f"{address} cannot be bound; stop what holds it or choose another port: {error}") from error
     await server.start()
     return f"{address.rpartition(':')[0]}:{bound}"
-
-
-def credentials(access: AccessSettings, client_ca: Path | None) -> grpc.ServerCredentials | None:
-    """None without TLS. With `client_ca`, clients must show a certificate. Raises OSError: a file cannot be read."""
-    if access.tls_certificate is None or access.tls_key is None:
-        return None
-    return grpc.ssl_server_credentials(
-        [(access.tls_key.read_bytes(), access.tls_certificate.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca else None,
-        require_client_auth=client_ca is not None,
-    )
 
 
 def warn_if_open(settings: ServerSettings) -> None:

@@ -39,6 +39,7 @@ class Pems:
 
 
 def pems(folder: Path, authority: trustme.CA, name: str) -> Pems:
+    folder.mkdir(exist_ok=True)
     leaf = authority.issue_cert(name)
     files = Pems(*(folder / f"{name}.{kind}.pem" for kind in ("ca", "certificate", "key")))
     authority.cert_pem.write_to_path(str(files.ca))
