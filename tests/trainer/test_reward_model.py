@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from settings.reward import RewardSettings
-from tests.trainer.reward_tastes import FEATURES, correlation, rankings, taste
+from tests.trainer.reward_tastes import FEATURES, HIDDEN, correlation, rankings, taste
 from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heads import fit
 from trainer.reward.replay import Replay
@@ -109,6 +109,26 @@ def test_reward_is_conservative_and_saturates() -> None:
     assert reward_B.max() < settings.bound
 
 
+def test_length_earns_what_raters_show_for_it_and_no_more_beyond_what_they_saw() -> None:
+    """Length is the last feature, and the easiest to drive."""
+    steps_BF = torch.zeros(41, FEATURES)
+    steps_BF[:, -1] = torch.linspace(0, 8, 41)
+    indifferent_F, longer_F = taste(1), torch.zeros(FEATURES)
+    indifferent_F[-1], longer_F[-1] = 0.0, 2.0
+    gains = []
+    for taste_F in (indifferent_F, longer_F):
+        examples = rankings(taste_F, 80, seed=0)
+        model = model_of(examples)
+        model.calibrate(normal(256, seed=1))
+        reward_B = model.reward(steps_BF)
+        longest = max(example.features_AF[:, -1].max() for example in examples if not example.held_out)
+        beyond_B = reward_B[steps_BF[:, -1] > longest]
+        assert len(beyond_B) > 10
+        assert (beyond_B == beyond_B[0]).all()
+        gains.append((reward_B.max() - reward_B[0]).item())
+    assert gains[0] < 0.3 < 1.0 < gains[1], "deviations of the reference's samples"
+
+
 def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
     """300 judgements of the opposite taste would spoil what the held-out conversations still hold to."""
     taste_F = taste(0)
@@ -118,6 +138,28 @@ def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
     figures = model.update(rankings(-taste_F, 300, seed=7, held_out=0.0))
     assert not figures.promoted
     torch.testing.assert_close(model.score(features_BF)[0], before_B)
+
+
+def test_how_much_words_say_is_what_predicts_best_and_is_kept(tmp_path: Path) -> None:
+    """Of two worlds, one judges by words and one by all but them: each gets the scale that suits it."""
+    settings = RewardSettings(words_scales=(0.6, 0.02), meaning_scale=0.6, closing_scale=0.6)
+    words_F = torch.zeros(FEATURES)
+    words_F[:HIDDEN] = 1.5
+    rest_F = torch.full((FEATURES,), 0.9)
+    rest_F[:HIDDEN] = 0.0
+    for taste_F, expected in ((words_F, 0.6), (rest_F, 0.02)):
+        model = RewardModel(FEATURES, settings, seed=0)
+        model.update(rankings(taste_F, 30, seed=0))
+        assert model.state_dict()["words_scale"] == 0.6, "too few to choose by"
+        model.update(rankings(taste_F, 90, seed=1))
+        assert model.state_dict()["words_scale"] == expected
+        save_state(model.state_dict(), tmp_path, "reward")
+        resumed = RewardModel(FEATURES, settings, seed=0)
+        resumed.load_state_dict(load_state(tmp_path, "reward"))
+        more = rankings(taste_F, 20, seed=2)
+        model.update(more)
+        resumed.update(more)
+        assert torch.equal(model.score(normal(20, seed=3))[0], resumed.score(normal(20, seed=3))[0])
 
 
 def test_no_taste_is_not_ready() -> None:
