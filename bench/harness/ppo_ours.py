@@ -13,18 +13,22 @@ import torch
 from harness.turns import Turn
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import TrainerSettings
-from trainer.backbone import Backbone
+from trainer.backbone import Backbone, FrozenPass
 from trainer.learner import Learner
 from trainer.reward import pool
 from trainer.tokens import Rollout, Sample
 
 
-def behaviour(backbone: Backbone, samples: list[Sample], temperature: float) -> list[tuple[float, ...]]:
+def behaviour(
+    backbone: Backbone, samples: list[Sample], frozen: list[FrozenPass], temperature: float
+) -> list[tuple[float, ...]]:
     """Logprobs of every sample's tokens under the present policy."""
     found: dict[int, tuple[float, ...]] = {}
     with torch.no_grad():
         for batch in backbone.micro_batches(samples):
-            logprobs_BT, _, mask_BT = backbone.policy_logprobs([samples[i] for i in batch], temperature)
+            logprobs_BT, _, mask_BT = backbone.policy_logprobs(
+                [samples[i] for i in batch], temperature, [frozen[i] for i in batch]
+            )
             found |= {i: tuple(row[mask].tolist()) for i, row, mask in zip(batch, logprobs_BT, mask_BT, strict=True)}
     return [found[index] for index in range(len(samples))]
 
@@ -34,6 +38,7 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     backbone, version = learner.backbone, f"turn-{turn}"
     samples = backbone.generate(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
     learner.ppo.mark_published(version)
+    frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
     distinct = {prompt: group for group, prompt in enumerate(dict.fromkeys(prompts))}
     rollouts = [
         Rollout(
@@ -45,9 +50,8 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
             temperature=temperature,
             group=distinct[sample.prompt_ids],
         )
-        for sample, logprobs in zip(samples, behaviour(backbone, samples, temperature), strict=True)
+        for sample, logprobs in zip(samples, behaviour(backbone, samples, frozen, temperature), strict=True)
     ]
-    frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
     features_BF = torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
     learner.ppo.update(rollouts, frozen, learner.reward.reward(features_BF).tolist())
     return sum(len(sample.response_ids) for sample in samples)
