@@ -1,42 +1,45 @@
 """What an accepted feedback costs: SubmitFeedback through gRPC to the brokers' acknowledgement, and into the store.
 
-Beside it, in turns: a bare kafka-python producer with the same acknowledgements, and the same call with the producer
-cut out. Then the joiner: events a second into the preference store, and how long it takes to resume, and in how much
-memory, behind logs of different length. Broker, server, clients and bench share one machine.
+Beside it, in turns: a bare kafka-python producer (same options, as many events in flight, of the same size, with the
+same headers, each acknowledged before the next takes its place), the same call with the producer cut out, and a bare
+grpc.aio echo of the same messages: what one Python process can take at all. Then the joiner: events a second into the
+preference store, and how long it takes to resume, and in how much memory, behind a longer history. Broker, server,
+clients and bench share one machine.
 """
 
 import argparse
 import asyncio
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median, quantiles
 
 import grpc
-from harness.processes import BENCH, DEFAULT_MODEL, ROOT, Process, process
-from harness.report import Report, arguments
+from harness.joining import measure_joining, measure_resuming, pair, producer_of
+from harness.processes import DEFAULT_MODEL, Process, process
+from harness.report import Report, Row, arguments
 
-from feedback.connection import admin_client, read_cluster_id
 from feedback.embedded_broker import EmbeddedBroker
 from feedback.event import Event, Position, envelope
-from feedback.join import RESPONSE_TYPE
-from feedback.joiner import Joiner
 from feedback.producer import Producer
-from feedback.store import PreferenceStore
-from feedback.submission import FEEDBACK_TYPE, build_record
-from feedback.topics import FEEDBACK, RESPONSES, ensure_topics
-from foldback.v1 import chat_pb2, chat_pb2_grpc, events_pb2, feedback_pb2, feedback_pb2_grpc
+from feedback.submission import FEEDBACK_TYPE
+from feedback.topics import FEEDBACK
+from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
 from settings.feedback import FeedbackSettings
 
 IN_FLIGHT = (1, 32, 256)
+IN_BATCHES = "3×100"
+"""Three batches in flight: as many events as in the largest closed loop, and a few."""
+BATCH = 100
+"""The most that BatchSubmitFeedback takes."""
 PACE = 500
 """Calls a second, whether or not earlier ones have been answered."""
+
+
+Call = Callable[[int], Awaitable[float]]
 
 
 def thumb(token: str, number: int) -> feedback_pb2.SubmitFeedbackRequest:
@@ -69,6 +72,16 @@ class Calls:
         await self._stub.SubmitFeedback(thumb(self._token, number))
         return time.perf_counter() - begun
 
+    async def many(self, number: int) -> float:
+        """BatchSubmitFeedback, as full as may be."""
+        items = [thumb(self._token, number * BATCH + item) for item in range(BATCH)]
+        begun = time.perf_counter()
+        answer = await self._stub.BatchSubmitFeedback(feedback_pb2.BatchSubmitFeedbackRequest(requests=items))
+        seconds = time.perf_counter() - begun
+        if failed := [each for each in answer.results if each.WhichOneof("outcome") != "response"]:
+            raise RuntimeError(f"{len(failed)} of a batch refused: {failed[0]}")
+        return seconds
+
 
 class Bare:
     """kafka-python with our options (acks=all, idempotent), and nothing around it."""
@@ -88,13 +101,13 @@ class Bare:
         return time.perf_counter() - begun
 
 
-async def closed_loop(contender: "Calls | Bare", calls: int, in_flight: int) -> tuple[float, list[float]]:
-    """(events a second, seconds of each), `in_flight` at a time."""
+async def closed_loop(call: Call, calls: int, in_flight: int) -> tuple[float, list[float]]:
+    """(calls a second, seconds of each), `in_flight` at a time."""
     left, seconds = iter(range(calls)), []
 
     async def work() -> None:
         for number in left:
-            seconds.append(await contender.one(number))  # noqa: PERF401 (each as it ends)
+            seconds.append(await call(number))  # noqa: PERF401 (each as it ends)
 
     begun = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(in_flight)))
@@ -112,135 +125,68 @@ async def paced(contender: Calls, calls: int) -> list[float]:
 async def measure_calls(result: Report, broker: str, model: str, rounds: int, calls: int) -> None:
     settings = FeedbackSettings(bootstrap_servers=broker)
     async with AsyncExitStack() as stack:
-        contenders: dict[str, Calls | Bare] = {}
-        for kind in ("logged", "cut"):
+        servers: dict[str, Calls] = {}
+        for kind in ("logged", "cut", "echo"):
             server = await stack.enter_async_context(process("-m", "harness.feedback_server", kind, broker, model))
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.said["chat"]))
-            contenders[kind] = calling = Calls(server, channel)
-            await calling.prepare()
+            servers[kind] = Calls(server, channel)
+            await servers[kind].prepare()
         producer = producer_of(settings)
         stack.callback(producer.close)
-        contenders["bare"] = Bare(producer, pair(0)[1].value)
-        rates: dict[tuple[int, str], list[float]] = defaultdict(list)
-        times: dict[tuple[int, str], list[float]] = defaultdict(list)
-        for each in contenders.values():
-            await closed_loop(each, 200, 32)
+        bare = Bare(producer, pair(0)[1].value)
+        single: dict[str, Call] = {"bare": bare.one} | {kind: each.one for kind, each in servers.items()}
+        batched: dict[str, Call] = {kind: each.many for kind, each in servers.items()}
+        for call in single.values():
+            await closed_loop(call, 200, 32)
+        found = Found()
         for _ in range(rounds):
             for in_flight in IN_FLIGHT:
-                for kind, contender in contenders.items():
-                    rate, seconds = await closed_loop(contender, calls // (8 if in_flight == 1 else 1), in_flight)
-                    rates[in_flight, kind].append(rate)
-                    times[in_flight, kind] += seconds
-        logged = contenders["logged"]
-        assert isinstance(logged, Calls)
-        steady = await paced(logged, PACE * (5 if rounds < 4 else 30))
-    for (in_flight, kind), values in rates.items():
-        cuts = quantiles(times[in_flight, kind], n=100)
-        row = {"what": kind, "load": f"×{in_flight}", "events/s": median(values)}
-        result.rows.append(row | {"p50 ms": 1e3 * cuts[49], "p99 ms": 1e3 * cuts[98]})
+                for kind, call in single.items():
+                    count = calls // (8 if in_flight == 1 else 1)
+                    found.add(kind, f"×{in_flight}", await closed_loop(call, count, in_flight), 1)
+            for kind, call in batched.items():
+                found.add(kind, IN_BATCHES, await closed_loop(call, 2 * calls // BATCH, 3), BATCH)
+        steady = await paced(servers["logged"], PACE * (5 if rounds < 4 else 30))
     cuts = quantiles(steady, n=100)
+    result.rows += found.rows()
     result.rows.append(
         {"what": "logged", "load": f"{PACE}/s", "events/s": PACE, "p50 ms": 1e3 * cuts[49], "p99 ms": 1e3 * cuts[98]}
     )
-    for base, bound in (("bare", 0.6), ("cut", 0.6)):
-        ratios = [a / b for a, b in zip(rates[256, "logged"], rates[256, base], strict=True)]
-        result.target(f"SubmitFeedback ×256: events/s, of {base}", median(ratios), at_least=bound)
+    for kind, load, base, bound in (
+        ("logged", "×256", "bare", 0.6),
+        ("logged", IN_BATCHES, "bare", 0.6),
+        ("echo", "×256", "bare", 0.6),
+        ("logged", "×256", "cut", 0.6),
+        ("logged", "×256", "echo", 0.3),
+    ):
+        name = f"{kind} {load}: events/s, of {base} ×256"
+        result.target(name, found.ratio((kind, load), (base, "×256")), at_least=bound)
     result.target(f"SubmitFeedback at {PACE}/s: p99 ms", 1e3 * cuts[98], at_most=50)
 
 
-def producer_of(settings: FeedbackSettings) -> Producer:
-    ensure_topics(settings)
-    admin = admin_client(settings)
-    cluster_id = read_cluster_id(admin)
-    admin.close()
-    return Producer(settings, cluster_id)
+class Found:
+    """Rates and waits by (what, load), over all rounds."""
 
+    def __init__(self) -> None:
+        self._rates: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._times: dict[tuple[str, str], list[float]] = defaultdict(list)
 
-def pair(number: int) -> tuple[Event, Event]:
-    """An answer and a thumb on it."""
-    name, conversation = str(uuid.uuid4()), f"conversation-{number}"
-    response = events_pb2.ResponseRecorded(
-        tenant="default",
-        response_id=name,
-        conversation_id=conversation,
-        policy_version="p000001-0",
-        messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=f"Why is the sky blue? ({number})")],
-        prompt_token_ids=range(30),
-        candidates=[events_pb2.CandidateRecord(candidate_id=f"{name}-0", text="Light scatters.", token_ids=range(60))],
-        training_consent=True,
-    )
-    claims = events_pb2.TokenClaims(
-        tenant="default",
-        conversation_id=conversation,
-        response_id=name,
-        candidate_ids=[f"{name}-0"],
-        policy_version="p000001-0",
-    )
-    feedback = feedback_pb2.Feedback(
-        rater_id=f"rater-{number % 1000}",
-        source=feedback_pb2.FEEDBACK_SOURCE_END_USER,
-        thumbs=feedback_pb2.THUMBS_UP,
-    )
-    record = build_record(str(uuid.uuid4()), "default", feedback, [claims])
-    key = conversation.encode()
-    return (
-        Event(RESPONSES, key, response.SerializeToString(), envelope(event_id=name, type=RESPONSE_TYPE, tenant="d")),
-        Event(FEEDBACK, key, record.SerializeToString(), envelope(event_id=name, type=FEEDBACK_TYPE, tenant="d")),
-    )
+    def add(self, what: str, load: str, measured: tuple[float, list[float]], events_a_call: int) -> None:
+        rate, seconds = measured
+        self._rates[what, load].append(rate * events_a_call)
+        self._times[what, load] += seconds
 
+    def ratio(self, one: tuple[str, str], other: tuple[str, str]) -> float:
+        """Median over the rounds: each is compared with its neighbour in time."""
+        return median(a / b for a, b in zip(self._rates[one], self._rates[other], strict=True))
 
-def produce(producer: Producer, events: int) -> None:
-    for start in range(0, events, 2000):
-        batch = [event for number in range(start // 2, min(start + 2000, events) // 2) for event in pair(number)]
-        producer.send_all(batch, 60)
-
-
-def measure_joining(result: Report, lengths: tuple[int, ...]) -> None:
-    resumed: list[tuple[float, float]] = []
-    for length in lengths:
-        with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as folder:
-            settings = FeedbackSettings(bootstrap_servers=broker.bootstrap_servers)
-            producer = producer_of(settings)
-            produce(producer, length)
-            path = Path(folder) / "store"
-            rate = join(settings, path, length)
-            result.rows.append({"what": "joiner", "load": f"{length} events", "events/s": rate})
-            produce(producer, 2)
-            producer.close()
-            command = [sys.executable, "-m", "harness.resume", str(path), broker.bootstrap_servers]
-            said = subprocess.run(
-                command, env={"PYTHONPATH": f"{BENCH}:{ROOT}"}, capture_output=True, check=True
-            ).stdout
-            seconds, memory_mb = map(float, said.split()[1:])
-            resumed.append((seconds, memory_mb))
-            result.rows.append(
-                {"what": "resume", "load": f"{length} events", "seconds": seconds, "memory MiB": memory_mb}
-            )
-    result.target(
-        "joiner: events/s into the store",
-        min(r["events/s"] for r in result.rows if r["what"] == "joiner"),
-        at_least=5000,
-    )  # type: ignore[type-var, arg-type]
-    (short_s, short_mb), (long_s, long_mb) = resumed[0], resumed[-1]
-    grown = f"{lengths[-1] // lengths[0]} times the log"
-    result.target(f"resume: seconds behind {grown}, of the shorter", long_s / short_s, at_most=1.5)
-    result.target(f"resume: memory behind {grown}, of the shorter", long_mb / short_mb, at_most=1.2)
-
-
-def join(settings: FeedbackSettings, path: Path, events: int) -> float:
-    """Events a second, outcomes emitted."""
-    store, stop = PreferenceStore(path), threading.Event()
-    joiner = Joiner(settings, store)
-    thread = threading.Thread(target=joiner.run, args=(stop,))
-    begun = time.perf_counter()
-    thread.start()
-    while joiner.state.consumed.total() < events or store.outbox(1):
-        time.sleep(0.01)
-    rate = events / (time.perf_counter() - begun)
-    stop.set()
-    thread.join()
-    store.close()
-    return rate
+    def rows(self) -> list[Row]:
+        rows: list[Row] = []
+        for (what, load), rates in self._rates.items():
+            cuts = quantiles(self._times[what, load], n=100)
+            figures = {"events/s": median(rates), "p50 ms": 1e3 * cuts[49], "p99 ms": 1e3 * cuts[98]}
+            rows.append({"what": what, "load": load} | figures)
+        return rows
 
 
 def plot(result: Report, path: Path) -> None:
@@ -263,10 +209,13 @@ def plot(result: Report, path: Path) -> None:
 def main() -> None:
     options: argparse.Namespace = arguments(__doc__).parse_args()
     result = Report("Feedback: from the call to the brokers, from the brokers to the store")
-    rounds, calls, lengths = (3, 1500, (10_000, 40_000)) if options.quick else (9, 8000, (100_000, 1_000_000))
+    rounds, calls, joined, known = (
+        (3, 1500, 10_000, (10_000, 40_000)) if options.quick else (9, 8000, 100_000, (100_000, 1_000_000))
+    )
     with EmbeddedBroker() as broker:
         asyncio.run(measure_calls(result, broker.bootstrap_servers, str(DEFAULT_MODEL), rounds, calls))
-    measure_joining(result, lengths)
+    measure_joining(result, joined)
+    measure_resuming(result, known)
     result.finish(options)
     if options.plot:
         plot(result, options.plot)

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 
 from google.protobuf.message import DecodeError
+from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -78,6 +79,8 @@ class Outcomes:
         consumer = open_consumer(self._settings, [OUTCOMES], positions)
         checked = time.monotonic()
         try:
+            if not positions:
+                self._skip_old(consumer)
             while not self._stop.is_set():
                 if time.monotonic() - checked > _CHECK_INTERVAL_S:
                     if read_cluster_id(admin) != cluster_id:
@@ -89,6 +92,13 @@ class Outcomes:
                     positions[part.topic, part.partition] = batch[-1].offset + 1
         finally:
             consumer.close()
+
+    def _skip_old(self, consumer: KafkaConsumer) -> None:
+        """Begin with what can still be remembered: a start takes no longer behind a longer topic."""
+        parts = sorted(consumer.assignment())
+        beginnings, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+        for part in parts:
+            consumer.seek(part, max(beginnings[part], ends[part] - self._settings.outcomes_capacity))
 
     def _add_record(self, value: bytes) -> None:
         try:
