@@ -7,33 +7,10 @@ from pydantic import Field, model_validator
 
 from settings.canary import CanarySettings
 from settings.client import ClientSettings
+from settings.gate import GateSettings
 from settings.ppo import LoraSettings, PpoSettings
 from settings.reward import RewardSettings
 from settings.section import Section
-
-
-class GateSettings(Section):
-    """What a candidate has to show on held-out prompts before a user sees it."""
-
-    prompts: int = Field(default=20, ge=4, le=256)
-    """Held-out prompts that candidate and active policy both answer."""
-    max_new_tokens: int = Field(default=48, ge=1)
-    """Tokens of each of these answers."""
-    max_kl_nats: float = Field(default=25.0, gt=0)
-    """Mean KL to the reference a response. Training stops there too: beyond it the reward model is guessing."""
-    min_win_rate: float = Field(default=0.4, gt=0, lt=1)
-    """The candidate's answers must win at least this share against the active policy's, by the conservative reward.
-    A little below one half: steps between versions are small, and as good as before may pass."""
-    confidence: float = Field(default=0.8, gt=0.5, lt=1)
-    """One-sided confidence with which the win rate must be shown (or refuted)."""
-    min_length_ratio: float = Field(default=0.4, ge=0, le=1)
-    """Mean answer length over the active policy's, at least."""
-    max_length_ratio: float = Field(default=2.5, ge=1)
-    """Mean answer length over the active policy's, at most."""
-    min_distinct_2: float = Field(default=0.6, ge=0, le=1)
-    """Distinct bigrams over bigrams of an answer, on average: less is repetition."""
-    min_entropy_nats: float = Field(default=0.1, ge=0)
-    """Mean entropy a token: less, and the policy has collapsed to single answers."""
 
 
 class TrainerSettings(Section):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from settings import Settings, SettingsError, load
+from settings.rules import Constitution, load_rules
 
 log = logging.getLogger("trainer")
 
@@ -23,6 +24,7 @@ def main() -> int:
     logging.getLogger("kafka").setLevel(logging.WARNING)
     try:
         settings = load()
+        constitution = load_rules(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -33,11 +35,11 @@ def main() -> int:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    train(settings, stop)
+    train(settings, constitution, stop)
     return 0
 
 
-def train(settings: Settings, stop: threading.Event) -> None:
+def train(settings: Settings, constitution: Constitution, stop: threading.Event) -> None:
     """Join feedback and learn from it until `stop`. Raises what ends the loop or the joiner."""
     import torch
     from prometheus_client import REGISTRY, start_http_server
@@ -79,7 +81,7 @@ def train(settings: Settings, stop: threading.Event) -> None:
         joining = threads.submit(joiner.run, stop)
 
         def learn() -> None:
-            learner = Learner.create(settings.model.path, ours)
+            learner = Learner.create(settings.model.path, ours, constitution)
             rollouts = ServedRollouts(ours, stop)
             Trainer(ours, learner, store, registry, rollouts, directory, keep_versions=settings.registry.keep).run(stop)
 

@@ -1,5 +1,6 @@
 """How a policy answers the gate's prompts: all that does not change as the reward model learns."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,8 +9,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from trainer.backbone import Backbone
+from trainer.backbone import Backbone, FrozenPass
 from trainer.reward.features import pool
+from trainer.rules import Rules, RuleScores
 from trainer.tokens import Sample
 
 
@@ -21,6 +23,7 @@ class Evaluation:
     """Mean over responses of Σ_t log π/π_ref: the Monte Carlo estimate of KL(π‖π_ref) a response."""
     entropy_nats: float
     """Mean over tokens."""
+    rules: RuleScores
 
     @property
     def mean_length(self) -> float:
@@ -31,10 +34,24 @@ class Evaluation:
         return fmean(distinct_bigrams(sample.response_ids) for sample in self.samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """How the base model answers, and its passes over these answers."""
+
+    evaluation: Evaluation
+    frozen: tuple[FrozenPass, ...]
+
+
 def evaluate(
-    backbone: Backbone, prompts: Sequence[tuple[int, ...]], *, max_new_tokens: int, temperature: float, seed: int
-) -> Evaluation:
-    """Let the backbone's present policy answer `prompts` (token ids), once each."""
+    backbone: Backbone,
+    prompts: Sequence[tuple[int, ...]],
+    rules: Rules,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> tuple[Evaluation, tuple[FrozenPass, ...]]:
+    """Let the backbone's present policy answer `prompts` (token ids), once each; with the trunk's passes over that."""
     samples = backbone.generate(list(prompts), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
     log_ratios, entropies = [], []
@@ -47,15 +64,50 @@ def evaluate(
             for logprobs_T, mask_T, passed in zip(logprobs_BT, mask_BT, passes, strict=True):
                 log_ratios.append((logprobs_T[mask_T] - passed.reference_logprobs_T).sum().item())
             entropies.append(entropy_BT[mask_BT])
-    return Evaluation(
+    evaluation = Evaluation(
         tuple(samples),
         torch.stack([passed.features_F for passed in frozen if passed.features_F is not None]),
         fmean(log_ratios),
         torch.cat(entropies).mean().item(),
+        rules.judge(samples),
     )
+    return evaluation, tuple(frozen)
+
+
+@torch.no_grad()
+def perplexity_ratio(backbone: Backbone, reference: Reference, temperature: float) -> float:
+    """The present policy's perplexity on the reference's answers over the reference's own: what it has forgotten.
+
+    exp of the mean over tokens of log π_ref − log π.
+    """
+    samples, gaps = reference.evaluation.samples, []
+    for batch in backbone.micro_batches(samples):
+        passes = [reference.frozen[index] for index in batch]
+        logprobs_BT, _, mask_BT = backbone.policy_logprobs([samples[index] for index in batch], temperature, passes)
+        gaps.append(torch.cat([passed.reference_logprobs_T for passed in passes]) - logprobs_BT[mask_BT])
+    return torch.cat(gaps).mean().exp().item()
 
 
 def distinct_bigrams(tokens: Sequence[int]) -> float:
     """Distinct bigrams over bigrams, in (0, 1]; 1 where there are none (Li et al. 2016, distinct-2)."""
     bigrams = list(pairwise(tokens))
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
+
+
+def phrase_growth(samples: Sequence[Sample], reference: Sequence[Sample], length: int) -> float:
+    """How much more often one phrase, a run of `length` tokens, stands in an answer than in the reference's.
+
+    The greatest difference, over phrases, between the share of `samples` and the share of `reference` that hold it. Of
+    a policy that found one thing to say to everybody it is near 1, of one that answers differently near 0.
+    """
+    ours, theirs = _holders(samples, length), _holders(reference, length)
+    return max((count / len(samples) - theirs[phrase] / len(reference) for phrase, count in ours.items()), default=0.0)
+
+
+def _holders(samples: Sequence[Sample], length: int) -> Counter[tuple[int, ...]]:
+    """How many samples hold each phrase, once or more."""
+    holders: Counter[tuple[int, ...]] = Counter()
+    for sample in samples:
+        ids = sample.response_ids
+        holders.update({ids[start : start + length] for start in range(len(ids) - length + 1)})
+    return holders

@@ -1,11 +1,12 @@
 """The gate: what a policy has to show on held-out prompts before a user sees it.
 
-The candidate and the active policy answer the same prompts from the same seed, by the trainer's own sampling, so that
-serving is not touched. Each check has a figure, a bound and a verdict; all of them go into the version's manifest.
+The candidate, the active policy and the base model answer the same prompts from the same seed, by the trainer's own
+sampling, so that serving is not touched. Each check has a figure, a bound and a verdict; all of them go into the
+version's manifest.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -13,15 +14,15 @@ from statistics import NormalDist
 
 from torch import Tensor
 
-from settings.trainer import GateSettings
-from trainer.backbone import Backbone
-from trainer.evaluation import Evaluation, evaluate
+from settings.gate import GateSettings
+from trainer.backbone import Backbone, FrozenPass
+from trainer.evaluation import Evaluation, Reference, evaluate, perplexity_ratio, phrase_growth
+from trainer.prompts import PromptPool, for_gate
 from trainer.publish import policy_of
+from trainer.rules import Rules
 
-Prompts = Sequence[tuple[int, ...]]
-"""Token ids."""
-Score = Callable[[Tensor], Tensor]
-"""features_BF -> conservative calibrated rewards_B."""
+Score = Callable[[Evaluation], Tensor]
+"""Conservative calibrated rewards [P] of its answers, without what the rules add."""
 
 
 class Verdict(IntEnum):
@@ -84,45 +85,91 @@ class Report:
 
 
 class Gate:
-    """Examines one candidate after the other against the active version, whose answers it remembers."""
+    """Examines one candidate after the other. The answers of the active version and of the base model are remembered,
+    so that as a rule only the candidate's have to be drawn.
+
+    Args:
+        base_adapter: of the policy before any learning, which is the reference.
+        scratch: for the policy that steps aside meanwhile.
+    """
 
     def __init__(
-        self, backbone: Backbone, settings: GateSettings, scratch: Path, *, temperature: float, seed: int
+        self,
+        backbone: Backbone,
+        rules: Rules,
+        settings: GateSettings,
+        base_adapter: Path,
+        scratch: Path,
+        *,
+        temperature: float,
+        seed: int,
     ) -> None:
         self._backbone = backbone
+        self._rules = rules
         self._settings = settings
+        self._base_adapter = base_adapter
         self._scratch = scratch
         self._temperature = temperature
         self._seed = seed
-        self._active: tuple[str, Prompts, Evaluation] | None = None
+        self._prompts: list[tuple[int, ...]] = []
+        self._gates = 0
+        self._reference: Reference | None = None
+        self._active: tuple[str, Evaluation] | None = None
 
     def examine(
-        self, prompts: Prompts, score: Score, *, active: str, active_adapter: Path
+        self, pool: PromptPool, score: Score, *, active: str, active_adapter: Path
     ) -> tuple[Report, Evaluation]:
-        """Judge the backbone's present policy against version `active`, both on `prompts`."""
-        if self._active is None or self._active[:2] != (active, prompts):
+        """Judge the backbone's present policy against version `active`, both on held-out prompts of `pool`."""
+        self._choose_prompts(pool)
+        if self._reference is None:
+            with policy_of(self._backbone, self._base_adapter, self._scratch):
+                self._reference = Reference(*self._answers())
+        if self._active is None or self._active[0] != active:
             with policy_of(self._backbone, active_adapter, self._scratch):
-                self._active = (active, prompts, self._evaluate(prompts))
-        candidate = self._evaluate(prompts)
-        return judge(candidate, self._active[2], score, self._settings), candidate
+                untrained = self._backbone.holds(self._base_adapter)
+                self._active = active, self._reference.evaluation if untrained else self._answers()[0]
+        candidate, _ = self._answers()
+        forgotten = perplexity_ratio(self._backbone, self._reference, self._temperature)
+        report = judge(candidate, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
+        return report, candidate
 
-    def promoted(self, version: str, prompts: Prompts, evaluation: Evaluation) -> None:
+    def promoted(self, version: str, evaluation: Evaluation) -> None:
         """The candidate that was last examined is the active version now: its answers need not be drawn again."""
-        self._active = (version, prompts, evaluation)
+        self._active = version, evaluation
 
-    def _evaluate(self, prompts: Prompts) -> Evaluation:
+    def _choose_prompts(self, pool: PromptPool) -> None:
+        """The same as last time, until they are due to change or a user has withdrawn one."""
+        keep = self._prompts if self._gates % self._settings.fresh_prompts_every else []
+        chosen = for_gate(pool, self._settings.prompts, self._backbone.tokenizer, keep=keep)
+        self._gates += 1
+        if chosen != self._prompts:
+            self._prompts, self._reference, self._active = chosen, None, None
+
+    def _answers(self) -> tuple[Evaluation, tuple[FrozenPass, ...]]:
         return evaluate(
             self._backbone,
-            prompts,
+            self._prompts,
+            self._rules,
             max_new_tokens=self._settings.max_new_tokens,
             temperature=self._temperature,
             seed=self._seed,
         )
 
 
-def judge(candidate: Evaluation, active: Evaluation, score: Score, settings: GateSettings) -> Report:
-    """Compare two evaluations of the same prompts, in the same order."""
-    rewards_P, active_rewards_P = score(candidate.features_PF), score(active.features_PF)
+def judge(
+    candidate: Evaluation,
+    active: Evaluation,
+    reference: Evaluation,
+    base_perplexity: float,
+    score: Score,
+    settings: GateSettings,
+) -> Report:
+    """Compare evaluations of the same prompts, in the same order.
+
+    Args:
+        base_perplexity: `perplexity_ratio` of the candidate.
+    """
+    rewards_P, active_rewards_P = (score(each) + each.rules.rewards for each in (candidate, active))
     wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
     win_rate = wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
     checks = (
@@ -137,8 +184,39 @@ def judge(candidate: Evaluation, active: Evaluation, score: Score, settings: Gat
         ),
         Check.within("distinct_2", candidate.distinct_2, low=settings.min_distinct_2),
         Check.within("entropy_nats", candidate.entropy_nats, low=settings.min_entropy_nats),
+        *_beside_the_reference(candidate, reference, settings),
+        Check.within("base_perplexity", base_perplexity, high=settings.max_base_perplexity),
+        *_rules_kept(candidate, active, reference, settings),
     )
     return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item())
+
+
+def _beside_the_reference(candidate: Evaluation, reference: Evaluation, settings: GateSettings) -> Iterator[Check]:
+    """What no number of small steps may add up to: bounds against the active version alone would move along with it."""
+    yield Check.within(
+        "reference_length_ratio",
+        candidate.mean_length / reference.mean_length,
+        low=settings.min_reference_length_ratio,
+        high=settings.max_reference_length_ratio,
+    )
+    yield Check.within(
+        "reference_distinct_2",
+        candidate.distinct_2 / reference.distinct_2,
+        low=settings.min_reference_distinct_2,
+    )
+    growth = phrase_growth(candidate.samples, reference.samples, settings.phrase_tokens)
+    yield Check.within("phrase_growth", growth, high=settings.max_phrase_growth)
+
+
+def _rules_kept(
+    candidate: Evaluation, active: Evaluation, reference: Evaluation, settings: GateSettings
+) -> Iterator[Check]:
+    """The share of answers that break a rule, by rule with a veto."""
+    for name, share in candidate.rules.broken.items():
+        bound = min(active.rules.broken[name], reference.rules.broken[name]) + settings.max_rule_growth
+        shown, _ = wilson_bounds(share, len(candidate.samples), settings.confidence)
+        verdict = Verdict.FAILED if shown > bound else Verdict.PASSED
+        yield Check(f"rule_{name}", share, -math.inf, bound, verdict)
 
 
 def _shown_to_win(win_rate: float, count: int, settings: GateSettings) -> Check:

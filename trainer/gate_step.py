@@ -30,11 +30,18 @@ class GateStep:
     """Judges the learner's policy against the active version.
 
     Args:
+        base_adapter: of the policy before any learning.
         scratch: for drafts and for the policy that steps aside meanwhile.
     """
 
     def __init__(
-        self, settings: TrainerSettings, learner: Learner, store: PreferenceStore, registry: Registry, scratch: Path
+        self,
+        settings: TrainerSettings,
+        learner: Learner,
+        store: PreferenceStore,
+        registry: Registry,
+        base_adapter: Path,
+        scratch: Path,
     ) -> None:
         self._settings = settings
         self._learner = learner
@@ -42,7 +49,13 @@ class GateStep:
         self._registry = registry
         self._scratch = scratch
         self._gate = Gate(
-            learner.backbone, settings.gate, scratch, temperature=settings.temperature, seed=settings.seed
+            learner.backbone,
+            learner.rules,
+            settings.gate,
+            base_adapter,
+            scratch,
+            temperature=settings.temperature,
+            seed=settings.seed,
         )
 
     def judge(self, progress: Progress, active_adapter: Path) -> Outcome:
@@ -55,12 +68,12 @@ class GateStep:
         if not self._learner.finite:
             log.warning("gate: weights are not finite: back to %s", progress.version)
             return Outcome.GO_BACK
-        chosen = prompts.for_gate(
-            prompts.recent(self._store, settings), settings.gate.prompts, self._learner.backbone.tokenizer
-        )
         with metrics.timed("gate"):
             report, evaluation = self._gate.examine(
-                chosen, self._learner.reward.reward, active=progress.version, active_adapter=active_adapter
+                prompts.recent(self._store, settings),
+                lambda answers: self._learner.reward.reward(answers.features_PF),
+                active=progress.version,
+                active_adapter=active_adapter,
             )
         metrics.show_gate(report)
         if report.verdict is Verdict.UNDECIDED and progress.unpublished <= settings.ppo.max_staleness:
@@ -86,7 +99,7 @@ class GateStep:
             return Outcome.GO_BACK
         if not settings.canary.enabled:
             metrics.versions_published.inc()
-        self._gate.promoted(version, chosen, evaluation)
+        self._gate.promoted(version, evaluation)
         return Outcome.SERVED
 
     def _publish(self, progress: Progress, report: Report, evaluation: Evaluation) -> str:

@@ -7,12 +7,14 @@ from typing import Any, Self
 
 import torch
 
+from settings.rules import Constitution
 from settings.trainer import TrainerSettings
 from trainer.backbone import Backbone
 from trainer.ppo.update import Ppo
 from trainer.reward.examples import Featuriser
 from trainer.reward.features import feature_dim, pool
 from trainer.reward.model import RewardModel
+from trainer.rules import Rules
 from trainer.statefile import load_state, save_state
 from trainer.value import ValueHead
 
@@ -26,11 +28,14 @@ class Learner:
     ppo: Ppo
     reward: RewardModel
     featuriser: Featuriser
+    rules: Rules
     _untrained: dict[str, Any]
     """PPO's state before the first update."""
 
     @classmethod
-    def create(cls, model_path: str | Path, settings: TrainerSettings) -> Self:
+    def create(
+        cls, model_path: str | Path, settings: TrainerSettings, constitution: Constitution | None = None
+    ) -> Self:
         """The base policy, and heads that know nothing yet."""
         backbone = Backbone(
             model_path,
@@ -51,7 +56,8 @@ class Learner:
             held_out_fraction=settings.held_out_fraction,
         )
         reward = RewardModel(feature_dim(backbone.hidden_size), settings.reward, settings.seed)
-        return cls(backbone, value, ppo, reward, featuriser, copy.deepcopy(ppo.state_dict()))
+        rules = Rules(constitution or Constitution(), backbone.tokenizer)
+        return cls(backbone, value, ppo, reward, featuriser, rules, copy.deepcopy(ppo.state_dict()))
 
     def save(self, directory: Path) -> None:
         self.backbone.save_adapter(directory / _POLICY)

@@ -1,7 +1,7 @@
 """The trainer's Prometheus metrics: base units, bounded labels."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -42,6 +42,12 @@ ppo_importance = Gauge(
 ppo_sampler_gap = Gauge(
     "foldback_ppo_sampler_gap_nats",
     "Mean distance of the engine's logprobs from the trainer's: rounding, or a fault.",
+)
+ppo_demonstration = Gauge(
+    "foldback_ppo_demonstration_loss_nats", "Mean negative log likelihood of users' own edits, a token."
+)
+rule_score = Gauge(
+    "foldback_rule_score", "Mean score of the rollouts' answers by rule of rules.yaml: 1 kept, 0 broken.", ["rule"]
 )
 ppo_dropped = Counter("foldback_ppo_dropped_rollouts_total", "Rollouts left out because they were too stale.")
 ppo_iterations = Counter("foldback_ppo_iterations_total", "PPO iterations of this process.")
@@ -131,6 +137,12 @@ def show_reward_model(figures: RewardFigures) -> None:
     reward_ready.set(figures.ready)
 
 
+def show_rules(means: Mapping[str, float]) -> None:
+    """Mean score by rule; their names are an operator's, and few."""
+    for name, mean in means.items():
+        rule_score.labels(name).set(mean)
+
+
 def show_ppo(figures: PpoFigures) -> None:
     ppo_kl.set(figures.kl)
     ppo_kl_coefficient.set(figures.kl_coefficient)
@@ -148,6 +160,8 @@ def show_ppo(figures: PpoFigures) -> None:
     value_loss.set(figures.value_loss)
     value_explained_variance.set(figures.explained_variance)
     reward_mean.labels("rollouts").set(figures.score)
+    if figures.demonstration_nll is not None:
+        ppo_demonstration.set(figures.demonstration_nll)
     ppo_iterations.inc()
 
 

@@ -7,7 +7,7 @@ import torch
 from feedback.store import PreferenceStore
 from registry import Registry
 from settings.trainer import TrainerSettings
-from trainer import metrics, prompts
+from trainer import demonstrations, metrics, prompts
 from trainer.checkpoint import Progress
 from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
@@ -53,12 +53,15 @@ class PolicyStep:
             frozen = learner.backbone.frozen(
                 [rollout.sample for rollout in rollouts], temperature=settings.temperature, pool=pool
             )
-            scores = learner.reward.reward(
+            kept = learner.rules.judge([rollout.sample for rollout in rollouts])
+            scores = kept.rewards + learner.reward.reward(
                 torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
             )
+        imitated = demonstrations.draw(self._store.judgements(), settings, learner.backbone.tokenizer, seed)
         with metrics.timed("ppo"):
-            figures = learner.ppo.update(rollouts, frozen, scores.tolist())
+            figures = learner.ppo.update(rollouts, frozen, scores.tolist(), imitated)
         metrics.show_ppo(figures)
+        metrics.show_rules(kept.means)
         log.info(
             "ppo %d: reward %.2f, KL %.1f nats, entropy %.2f nats, %d tokens an answer",
             iteration,

@@ -78,9 +78,19 @@ def for_rollouts(pool: PromptPool, count: int, seed: int) -> list[Prompt]:
     return chosen
 
 
-def for_gate(pool: PromptPool, count: int, tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of `count` prompts: held-out ones in an order that hardly changes from gate to gate, then probes."""
-    return with_probes(sorted(pool.held_out, key=_place), count, tokenizer)
+def for_gate(
+    pool: PromptPool, count: int, tokenizer: Any, *, keep: Sequence[tuple[int, ...]] = ()
+) -> list[tuple[int, ...]]:
+    """Token ids of `count` prompts: held-out ones in an order that hardly changes from gate to gate, then probes.
+
+    `keep` are asked again if all of them may be, and nobody has withdrawn one since.
+    """
+    chosen = with_probes(sorted(pool.held_out, key=_place), count, tokenizer)
+    if len(keep) != len(chosen):
+        return chosen
+    allowed = {token_ids(tokenizer, prompt) for prompt in pool.held_out}
+    allowed |= {chat_ids(tokenizer, (("user", question),)) for question in PROBES}
+    return list(keep) if allowed.issuperset(keep) else chosen
 
 
 def with_probes(prompts: Sequence[Prompt], count: int, tokenizer: Any) -> list[tuple[int, ...]]:

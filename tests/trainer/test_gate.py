@@ -1,7 +1,6 @@
 """The gate: its statistics against closed forms, its verdicts, and real policies through it."""
 
 import math
-from contextlib import nullcontext
 from pathlib import Path
 from statistics import NormalDist
 
@@ -10,35 +9,61 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settings.ppo import LoraSettings
-from settings.trainer import GateSettings
+from feedback.judgement import Prompt
+from settings.gate import GateSettings
+from settings.rules import Constitution
+from tests.trainer.policies import backbone
 from trainer.backbone import Backbone
-from trainer.evaluation import Evaluation, distinct_bigrams, evaluate
-from trainer.gate import Check, Verdict, judge, wilson_bounds
+from trainer.evaluation import Evaluation
+from trainer.gate import Check, Gate, Report, Verdict, judge, wilson_bounds
+from trainer.prompts import PromptPool
+from trainer.rules import Rules, RuleScores
 from trainer.tokens import Sample
 
 SETTINGS = GateSettings(prompts=4, max_new_tokens=8)
+RULES = Constitution.model_validate({"rules": [{"name": "kind", "kind": "refusal", "weight": 0.5, "veto": 1.0}]})
 
 
 def evaluation(
-    rewards: list[float], *, length: int = 10, kl_nats: float = 3.0, entropy_nats: float = 2.0, repeat: bool = False
+    rewards: list[float],
+    *,
+    length: int = 10,
+    kl_nats: float = 3.0,
+    entropy_nats: float = 2.0,
+    repeat: int = 10**6,
+    broken: int = 0,
+    same: bool = False,
 ) -> Evaluation:
-    response = (1,) * length if repeat else tuple(range(length))
-    samples = tuple(Sample((1,), response) for _ in rewards)
-    return Evaluation(samples, torch.tensor(rewards)[:, None], kl_nats, entropy_nats)
+    """Answers of tokens that repeat after `repeat`; the first `broken` break the rule; all are one if `same`."""
+    responses = [
+        tuple((0 if same else 1000 * row) + token % repeat for token in range(length)) for row in range(len(rewards))
+    ]
+    kept_PQ = torch.tensor([[float(row >= broken)] for row in range(len(rewards))])
+    return Evaluation(
+        tuple(Sample((1,), response) for response in responses),
+        torch.tensor(rewards)[:, None],
+        kl_nats,
+        entropy_nats,
+        RuleScores(RULES, kept_PQ),
+    )
 
 
-def first_feature(features_BF: torch.Tensor) -> torch.Tensor:
-    return features_BF[:, 0]
+def first_feature(answers: Evaluation) -> torch.Tensor:
+    return answers.features_PF[:, 0]
 
 
-def verdicts(candidate: Evaluation, active: Evaluation) -> dict[str, Verdict]:
-    report = judge(candidate, active, first_feature, SETTINGS)
-    return {check.name: check.verdict for check in report.checks}
+def examined(
+    candidate: Evaluation, active: Evaluation, reference: Evaluation | None = None, *, base_perplexity: float = 1.0
+) -> Report:
+    return judge(candidate, active, reference or active, base_perplexity, first_feature, SETTINGS)
+
+
+def verdicts(candidate: Evaluation, active: Evaluation, reference: Evaluation | None = None) -> dict[str, Verdict]:
+    return {check.name: check.verdict for check in examined(candidate, active, reference).checks}
 
 
 def test_a_better_candidate_passes_every_check() -> None:
-    report = judge(evaluation([1.0] * 20), evaluation([0.0] * 20), first_feature, SETTINGS)
+    report = examined(evaluation([1.0] * 20), evaluation([0.0] * 20))
     assert report.verdict is Verdict.PASSED
     assert report.figures["gate_win_rate"] == 1.0
     assert 0.9 < report.figures["gate_win_rate_bound"] < 1.0
@@ -64,7 +89,11 @@ def test_rewards_that_are_no_numbers_fail() -> None:
         ("finite", evaluation([1.0] * 20, kl_nats=math.inf)),
         ("length_ratio", evaluation([1.0] * 20, length=2)),
         ("length_ratio", evaluation([1.0] * 20, length=40)),
-        ("distinct_2", evaluation([1.0] * 20, repeat=True)),
+        ("distinct_2", evaluation([1.0] * 20, repeat=1)),
+        ("reference_distinct_2", evaluation([1.0] * 20, repeat=6)),
+        ("reference_length_ratio", evaluation([1.0] * 20, length=41)),
+        ("phrase_growth", evaluation([1.0] * 20, same=True)),
+        ("rule_kind", evaluation([1.0] * 20, broken=5)),
         ("entropy_nats", evaluation([1.0] * 20, entropy_nats=0.01)),
     ],
 )
@@ -75,7 +104,7 @@ def test_each_bound_refuses_on_its_own(name: str, candidate: Evaluation) -> None
 
 
 def test_figures_are_finite_for_the_manifest() -> None:
-    report = judge(evaluation([1.0] * 4, kl_nats=math.nan), evaluation([0.0] * 4), first_feature, SETTINGS)
+    report = examined(evaluation([1.0] * 4, kl_nats=math.nan), evaluation([0.0] * 4))
     assert all(map(math.isfinite, report.figures.values()))
     assert "gate_kl_nats" not in report.figures
 
@@ -99,40 +128,97 @@ def test_wilson_bounds_solve_their_equation(count: int, wins: int, confidence: f
         assert (rate - bound) ** 2 == pytest.approx(z * z * bound * (1 - bound) / count, abs=1e-9)
 
 
-def test_distinct_bigrams() -> None:
-    assert distinct_bigrams((1, 2, 3, 4)) == 1.0
-    assert distinct_bigrams((1, 1, 1, 1, 1)) == 0.25
-    assert distinct_bigrams((1,)) == 1.0
+def test_a_candidate_that_forgot_the_base_models_answers_fails() -> None:
+    report = examined(evaluation([1.0] * 20), evaluation([0.0] * 20), base_perplexity=1.7)
+    assert [check.name for check in report.checks if check.verdict is Verdict.FAILED] == ["base_perplexity"]
 
 
-def test_the_untrained_policy_is_no_nats_from_the_reference_and_repeats_itself(tiny_model: Path) -> None:
-    backbone = Backbone(tiny_model, LoraSettings(rank=4), dtype=torch.float32, seed=0)
-    prompts = [(5, 6, 7), (8, 9), (10, 11, 12, 13)]
-    first = evaluate(backbone, prompts, max_new_tokens=8, temperature=1.0, seed=3)
-    again = evaluate(backbone, prompts, max_new_tokens=8, temperature=1.0, seed=3)
-    assert first.kl_nats == pytest.approx(0.0, abs=1e-3)
-    assert 0 < first.entropy_nats <= math.log(512)
-    assert first.samples == again.samples
-    assert torch.equal(first.features_PF, again.features_PF)
+def test_small_steps_do_not_add_up() -> None:
+    """Each is within bounds of the version before; beside the base model it is not."""
+    active, candidate = evaluation([0.0] * 20, length=30), evaluation([1.0] * 20, length=45)
+    assert examined(candidate, active).verdict is Verdict.PASSED
+    found = verdicts(candidate, active, reference=evaluation([0.0] * 20, length=10))
+    assert found["length_ratio"] is Verdict.PASSED
+    assert found["reference_length_ratio"] is Verdict.FAILED
+    improved, base = evaluation([0.0] * 20, broken=8), evaluation([0.0] * 20)
+    assert verdicts(evaluation([1.0] * 20, broken=8), improved, base)["rule_kind"] is Verdict.FAILED
 
 
-def test_kl_of_a_policy_is_the_sum_of_log_ratios(tiny_model: Path) -> None:
-    backbone = Backbone(tiny_model, LoraSettings(rank=4), dtype=torch.float32, seed=0)
+def test_a_rule_may_be_broken_as_often_as_before_and_by_chance() -> None:
+    active = evaluation([0.0] * 20, broken=6)
+    assert verdicts(evaluation([1.0] * 20, broken=6), active)["rule_kind"] is Verdict.PASSED
+    assert verdicts(evaluation([1.0] * 20, broken=8), active)["rule_kind"] is Verdict.PASSED, "not shown at 80 %"
+    assert verdicts(evaluation([1.0] * 20, broken=14), active)["rule_kind"] is Verdict.FAILED
+
+
+def test_rules_take_part_in_who_wins() -> None:
+    """Rewards differ by less than the rule's weight."""
+    better_but_rude, active = evaluation([0.3] * 20, broken=20), evaluation([0.0] * 20)
+    assert examined(better_but_rude, active).win_rate == 0.0
+    assert examined(evaluation([0.3] * 20), active).win_rate == 1.0
+
+
+class Counted(Gate):
+    """How many answers were drawn."""
+
+    drawn = 0
+
+    def _answers(self):  # type: ignore[no-untyped-def]
+        self.drawn += len(self._prompts)
+        return super()._answers()
+
+
+def pool(*openings: str) -> PromptPool:
+    return PromptPool((), tuple(Prompt(name, (("user", name),), (5, 6, 7 + len(name)), 0.0) for name in openings))
+
+
+def gate_over(policy: Backbone, tmp_path: Path, **settings: int) -> Counted:
+    policy.save_adapter(tmp_path / "base")
+    rules = Rules(Constitution(), policy.tokenizer)
+    limits = GateSettings(prompts=4, max_new_tokens=4, **settings)
+    return Counted(policy, rules, limits, tmp_path / "base", tmp_path, temperature=1.0, seed=0)
+
+
+def test_only_the_candidates_answers_are_drawn_while_prompts_and_active_version_stay(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    policy = backbone(tiny_model)
+    gate = gate_over(policy, tmp_path)
+    base, asked = tmp_path / "base", pool("a", "bb", "ccc", "dddd")
+
+    def examine(asked: PromptPool, active: str, adapter: Path) -> tuple[int, Report, Evaluation]:
+        before = gate.drawn
+        report, found = gate.examine(asked, first_feature, active=active, active_adapter=adapter)
+        return gate.drawn - before, report, found
+
+    drawn, report, _ = examine(asked, "p0", base)
+    assert drawn == 2 * 4, "the base model's, which is the active version, and the candidate's"
+    assert report.win_rate == 0.5, "the same policy from the same seed"
+    assert {check.name: check.figure for check in report.checks}["base_perplexity"] == pytest.approx(1, abs=1e-4)
+
     with torch.no_grad():
-        for parameter in backbone.parameters():
+        for parameter in policy.parameters():
             parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
-    found = evaluate(backbone, [(5, 6, 7), (8, 9)], max_new_tokens=8, temperature=0.7, seed=3)
-    expected = 0.0
-    for sample in found.samples:
-        policy, reference = (logprobs(backbone, sample, 0.7, adapted=adapted) for adapted in (True, False))
-        expected += (policy - reference).sum().item() / 2
-    assert found.kl_nats == pytest.approx(expected, abs=1e-3)
-    assert found.kl_nats > 0.1
+    policy.save_adapter(tmp_path / "moved")
+    more = pool("a", "bb", "ccc", "dddd", "eeeee", "ffffff")
+    drawn, report, candidate = examine(more, "p0", base)
+    assert drawn == 4, "others were asked meanwhile, and the same prompts do"
+    gate.promoted("p1", candidate)
+    drawn, report, again = examine(more, "p1", tmp_path / "moved")
+    assert drawn == 4
+    assert again.samples == candidate.samples
+    assert report.win_rate == 0.5
+    assert examine(more, "p0", base)[0] == 4, "rolled back to the base, whose answers are known"
+    assert examine(more, "p1", tmp_path / "moved")[0] == 8, "an operator's word"
+    assert examine(pool("eeeee", "ffffff", "a", "bb"), "p1", tmp_path / "moved")[0] == 12, "a prompt was withdrawn"
 
 
-def logprobs(backbone: Backbone, sample: Sample, temperature: float, *, adapted: bool) -> torch.Tensor:
-    """float64 log-softmax of the model's own logits, one sample alone."""
-    ids = torch.tensor([sample.prompt_ids + sample.response_ids])
-    with torch.no_grad(), nullcontext() if adapted else backbone.model.disable_adapter():
-        logits = backbone.model(input_ids=ids).logits[0, len(sample.prompt_ids) - 1 : -1].double() / temperature
-    return logits.log_softmax(-1).gather(-1, torch.tensor(sample.response_ids)[:, None])[:, 0]
+def test_prompts_change_when_they_are_due(tiny_model: Path, tmp_path: Path) -> None:
+    gate = gate_over(backbone(tiny_model), tmp_path, fresh_prompts_every=2)
+    few, more = pool("a", "bb", "ccc", "dddd"), pool(*(letter * 3 + "x" * n for n, letter in enumerate("abcdefgh")))
+    drawn = []
+    for asked in (few, few, PromptPool((), few.held_out + more.held_out), PromptPool((), few.held_out + more.held_out)):
+        before = gate.drawn
+        gate.examine(asked, first_feature, active="p0", active_adapter=tmp_path / "base")
+        drawn.append(gate.drawn - before)
+    assert drawn == [8, 4, 8, 4]

@@ -14,8 +14,9 @@ from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 from registry import PolicyState, Registry
 from settings.canary import CanarySettings
+from settings.gate import GateSettings
 from settings.ppo import LoraSettings, PpoSettings
-from settings.trainer import GateSettings, TrainerSettings
+from settings.trainer import TrainerSettings
 from trainer import prompts
 from trainer.backbone import Backbone
 from trainer.learner import Learner
@@ -38,7 +39,17 @@ SETTINGS = TrainerSettings(
     lora=LoraSettings(rank=4),
     ppo=PpoSettings(learning_rate=2e-2, warmup_steps=0),
     gate=GateSettings(
-        prompts=8, max_new_tokens=8, min_distinct_2=0.0, min_entropy_nats=0.0, max_kl_nats=1e3, max_length_ratio=8
+        prompts=8,
+        max_new_tokens=8,
+        min_distinct_2=0.0,
+        min_entropy_nats=0.0,
+        max_kl_nats=1e3,
+        max_length_ratio=8,
+        min_reference_length_ratio=0.0,
+        max_reference_length_ratio=8,
+        min_reference_distinct_2=0.0,
+        max_phrase_growth=1.0,
+        max_base_perplexity=1e9,
     ),
     canary=CanarySettings(enabled=False),
 )
