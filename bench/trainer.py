@@ -93,9 +93,16 @@ def bench_ppo(options: argparse.Namespace, said: Report) -> None:
     rate = {name: median(turn[name]["tokens"] / turn[name]["seconds"] for turn in turns) for name in started}
     peak = {name: max(turn[name]["peak_gib"] for turn in turns) for name in started}
     for name in started:
-        seconds = median(turn[name]["seconds"] for turn in turns)
+        seconds, cpu_seconds = (median(turn[name][key] for turn in turns) for key in ("seconds", "cpu_seconds"))
         said.rows.append(
-            {"what": "PPO", "by": name, "seconds": seconds, "tokens/s": rate[name], "peak GiB": peak[name]}
+            {
+                "what": "PPO",
+                "by": name,
+                "seconds": seconds,
+                "CPU seconds": cpu_seconds,
+                "tokens/s": rate[name],
+                "peak GiB": peak[name],
+            }
         )
     said.target("PPO: response tokens/s, of TRL's", rate[OURS] / rate[TRL], at_least=3.0)
     said.target("PPO: peak memory, of TRL's", peak[OURS] / peak[TRL], at_most=1.0)

@@ -50,17 +50,18 @@ class Turn:
     """The child's side."""
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
+        self._began = time.perf_counter(), time.process_time()
         # Whatever else prints, progress bars and logs, must not end up between the answers.
         self._answers, sys.stdout = sys.stdout, sys.stderr
 
     def await_go(self) -> bool:
         """False when there is no more to do."""
         told = sys.stdin.readline()
-        self._began = time.perf_counter()
+        self._began = time.perf_counter(), time.process_time()
         return bool(told)
 
     def done(self, **figures: float) -> None:
+        seconds, cpu_seconds = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        answer = {"seconds": time.perf_counter() - self._began, "peak_gib": peak, **figures}
+        answer = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gib": peak, **figures}
         print(json.dumps(answer), file=self._answers, flush=True)
