@@ -64,9 +64,14 @@ class InPlace:
     async def serve(self, slot: Slot, prepared: Prepared) -> None:
         [good] = self.served.values() or [None]
         if not good or good.version != prepared.version:
+            before = self._traffic.canary
             # Known before the swap: what is answered right after it is the canary's already.
-            self._traffic.canary = prepared.version if slot == "canary" else self._traffic.canary
-            await self._replace(good, prepared)
+            self._traffic.canary = prepared.version if slot == "canary" else before
+            try:
+                await self._replace(good, prepared)
+            except (Refusal, SwapFailed):
+                self._traffic.canary = before
+                raise
         self._traffic.canary = prepared.version if slot == "canary" else ""
         self.served = {slot: prepared}
 
