@@ -99,6 +99,7 @@ LEARNING: Mapping[str, tuple[Panel, ...]] = {
                 "policy": "max(foldback_ppo_policy_loss)",
                 "value": "max(foldback_value_loss)",
                 "gradient": "max(foldback_ppo_gradient_norm)",
+                "demonstrations": "max(foldback_ppo_demonstration_loss_nats)",
             },
         ),
         Panel(
@@ -165,6 +166,12 @@ LEARNING: Mapping[str, tuple[Panel, ...]] = {
                 "their bound": "max(foldback_gate_distinct_bigrams_bound_ratio)",
                 "length": "max(foldback_gate_length_ratio)",
             },
+        ),
+        Panel(
+            "Rules",
+            "Mean score of the rollouts' answers by rule of rules.yaml: 1 kept, 0 broken. 0 where there are none.",
+            "short",
+            {"{{rule}}": none_is_zero("max by (rule) (foldback_rule_score)")},
         ),
         Panel(
             "Checks that candidates failed",

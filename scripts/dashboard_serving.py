@@ -4,19 +4,20 @@ from collections.abc import Mapping
 
 from scripts.dashboard_panel import RATE, Panel, by, none_is_zero, quantiles, rates
 
-SERVER_FAULTS = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS"'
+USERS = 'method=~"(Chat|Feedback)Service/.+"'
+SERVER_FAULTS = f'{USERS}, code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS"'
 """As in rules/serving.yaml: other failures are the callers'."""
 
 SERVING: Mapping[str, tuple[Panel, ...]] = {
     "Objective": (
         Panel(
-            "Calls that did not fail, last hour",
-            "The objective is 99.9 % in 30 days. Failures are the server's own; a caller's mistakes do not count.",
+            "Users' calls that did not fail, last hour",
+            "Chat and feedback; the objective is 99.9 % in 30 days. A caller's own mistakes do not count as failures.",
             "percentunit",
             {
                 "": "1 - ("
                 + none_is_zero(f"sum(rate(foldback_grpc_requests_total{{{SERVER_FAULTS}}}[1h]))")
-                + ") / sum(rate(foldback_grpc_requests_total[1h]))"
+                + f") / sum(rate(foldback_grpc_requests_total{{{USERS}}}[1h]))"
             },
             kind="stat",
             width=6,
@@ -28,7 +29,7 @@ SERVING: Mapping[str, tuple[Panel, ...]] = {
             {
                 f"{window}": "("
                 + none_is_zero(f"sum(rate(foldback_grpc_requests_total{{{SERVER_FAULTS}}}[{window}]))")
-                + f") / sum(rate(foldback_grpc_requests_total[{window}])) / 0.001"
+                + f") / sum(rate(foldback_grpc_requests_total{{{USERS}}}[{window}])) / 0.001"
                 for window in ("5m", "1h", "6h")
             },
             width=9,

@@ -74,10 +74,23 @@ def test_every_query_is_answered(watched: Prometheus) -> None:
         samples = watched.query(expression.replace(RATE, "1m"))
         if name in FOLDBACKS:
             assert samples, name
-    [share] = watched.query(QUERIES["Calls that did not fail, last hour: 0"])
+    [share] = watched.query(QUERIES["Users' calls that did not fail, last hour: 0"])
     assert float(share["value"][1]) == 1.0
     stages = watched.query(QUERIES["Funnel: {{stage}}"])
     assert {sample["metric"]["stage"] for sample in stages} > {"accepted", "joined", "learned"}
+
+
+FAULTS = re.compile('lost_total|gate_decisions|canary_decisions|result!="served"|code=~')
+"""Selectors of what need not have happened in a Foldback that is well."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_the_rules_select_exists(watched: Prometheus) -> None:
+    """A label that no series has would keep an alert silent for ever."""
+    for alert in alerts():
+        for selector in re.findall(r"foldback_\w+(?:\{[^}]*\})?", alert["expr"]):
+            assert FAULTS.search(selector) or watched.query(selector), f"{alert['alert']}: {selector}"
 
 
 @pytest.mark.slow
