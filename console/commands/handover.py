@@ -84,7 +84,10 @@ def dlq_replay(
 
 @topics.command("apply")
 def topics_apply() -> None:
-    """Create the topics that are missing, with their partitions and retention."""
+    """Create the topics that are missing; alter partitions, retention and replicas that differ from the settings.
+
+    The exit code is 1 where a difference stays.
+    """
     become("feedback", "topics", "apply")
 
 

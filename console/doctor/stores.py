@@ -5,7 +5,7 @@ from console.doctor.finding import Finding, failed, note, ok
 from settings import Settings
 
 APPLY = "'foldback topics apply' creates what is missing; a partition without a leader is the brokers' to mend"
-ALTER = "alter it with your brokers' tools, or set feedback.* to what you mean"
+ALTER = "'foldback topics apply' alters what can be altered; or set feedback.* to what you mean"
 
 
 async def broker(settings: Settings) -> tuple[list[Finding], bool]:
