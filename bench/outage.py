@@ -2,8 +2,8 @@
 
 Users chat and rate without pause while the broker is stopped, stays away, and comes back. Chat's waits before, during
 and after; feedback refused; then, once the spool has drained, the feedback topic is held against what was accepted:
-every one there, each conversation's in the order of the answers. The server is the whole one over an engine that answers
-at once, so that what the log costs is not lost in the model's noise. Broker, server and users share one machine.
+every one there, each conversation's in the order of the answers. The server is the whole one over an engine that
+answers at once, so that what the log costs is not lost in the noise of a model. All of it shares one machine.
 """
 
 import argparse

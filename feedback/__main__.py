@@ -24,8 +24,9 @@ from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
 from feedback.event import Position
 from feedback.producer import Producer
 from feedback.replay import event_of, replay, summary
+from feedback.topic_alter import alter, find_differences
 from feedback.topic_check import check_topics
-from feedback.topics import all_topics, ensure_topics
+from feedback.topics import all_topics, create_missing, ensure_topics
 
 _IMPORT_BATCH = 500
 _IMPORT_TIMEOUT_S = 30.0
@@ -140,11 +141,23 @@ def dlq_replay(
 
 @topics.command("apply")
 def topics_apply() -> None:
-    """Create the topics that are missing, with their partitions and retention."""
+    """Create the topics that are missing; alter partitions, retention and replicas that differ from the settings.
+    Exit code 1 if a difference stays."""
     settings = broker_settings()
-    created = ensure_topics(settings)
+    admin = admin_client(settings)
+    try:
+        created = create_missing(admin, settings)
+        differences = find_differences(admin, settings)
+        refused = alter(admin, differences)
+    finally:
+        admin.close()
     for topic in all_topics(settings):
         out.print(f"{topic.name}: {'created' if topic.name in created else 'is there'}", highlight=False)
+    for difference in differences:
+        state = refused.get(difference, "altered")
+        out.print(f"{difference.topic}: {difference}: {state}", highlight=False, soft_wrap=True)
+    if refused:
+        raise typer.Exit(1)
 
 
 @topics.command("check")

@@ -15,6 +15,7 @@ from feedback.embedded_broker import is_volatile
 from feedback.event import Position
 from feedback.producer import Producer
 from feedback.spool import Spool
+from feedback.topic_alter import find_differences
 from feedback.topics import create_missing, joiner_group
 from settings.feedback import FeedbackSettings
 
@@ -32,6 +33,8 @@ class Link:
         self._producer: Producer | None = None
         self._wake = threading.Event()
         self._stopping = False
+        self._checked: set[str] = set()
+        """Clusters whose topics have been looked at."""
         self.first_attempt = threading.Event()
         """Set once the brokers were reached, or found away."""
         self._thread = threading.Thread(target=self._run, name="feedback-link", daemon=True)
@@ -88,12 +91,26 @@ class Link:
         self._admin = admin_client(self._settings)
         create_missing(self._admin, self._settings)
         cluster_id = read_cluster_id(self._admin)
+        self._check_topics(self._admin, cluster_id)
         producer = Producer(self._settings, cluster_id)
         if self._spool is not None and (again := self._spool.unsend_elsewhere(cluster_id)):
             log.info("the brokers are a new cluster; sending %d unread events again", again)
         self._producer = producer
         log.info("connected to brokers at %s, cluster %s", self._settings.bootstrap_servers, cluster_id)
         return producer
+
+    def _check_topics(self, admin: KafkaAdminClient, cluster_id: str) -> None:
+        """Say once a cluster what is not as wanted; it keeps nothing from being logged."""
+        if cluster_id in self._checked:
+            return
+        self._checked.add(cluster_id)
+        try:
+            differences = find_differences(admin, self._settings)
+        except KafkaError as error:  # a client may be allowed to write and not to look
+            log.info("the topics cannot be checked: %s", error)
+            return
+        for difference in differences:
+            log.warning("%s: %s; 'foldback topics apply' alters what can be", difference.topic, difference)
 
     def _disconnect(self, error: BaseException | None) -> None:
         if error is not None and (self._producer is not None or not self.first_attempt.is_set()):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kafka.admin import ConfigResource
 
 from feedback.connection import admin_client
+from feedback.topic_alter import compare
 from feedback.topics import Topic, all_topics
 from settings.feedback import FeedbackSettings
 
@@ -15,7 +16,7 @@ class TopicCheck:
     faults: tuple[str, ...]
     """It cannot be used: absent, or a partition without a leader."""
     differences: tuple[str, ...]
-    """It works, set otherwise than the settings ask; what exists is never changed by us."""
+    """It works, set otherwise than the settings ask."""
 
 
 def check_topics(settings: FeedbackSettings) -> list[TopicCheck]:
@@ -38,11 +39,4 @@ def _check(topic: Topic, described: dict[str, list[dict[str, int]]], configs: di
         return TopicCheck(topic.name, ("is missing",), ())
     leaderless = [str(one["partition_index"]) for one in partitions if one["error_code"] or one["leader_id"] < 0]
     faults = (f"partitions {', '.join(leaderless)} have no leader",) if leaderless else ()
-    differences = [
-        f"{name} is {configs[name]['value']}, not {value}"
-        for name, value in sorted(topic.config.items())
-        if name in configs and configs[name]["value"] != value
-    ]
-    if len(partitions) != topic.partitions:
-        differences.append(f"it has {len(partitions)} partitions, not {topic.partitions}")
-    return TopicCheck(topic.name, faults, tuple(differences))
+    return TopicCheck(topic.name, faults, tuple(map(str, compare(topic, len(partitions), configs))))
