@@ -168,6 +168,16 @@ LEARNING: Mapping[str, tuple[Panel, ...]] = {
             },
         ),
         Panel(
+            "Last candidate beside the base model",
+            "Length; perplexity of the base's answers (over 1: forgotten); how far a phrase has spread (a magic word).",
+            "short",
+            {
+                "length": "max(foldback_gate_reference_length_ratio)",
+                "perplexity": "max(foldback_gate_base_perplexity_ratio)",
+                "phrase": "max(foldback_gate_phrase_growth_ratio)",
+            },
+        ),
+        Panel(
             "Rules",
             "Mean score of the rollouts' answers by rule of rules.yaml: 1 kept, 0 broken. 0 where there are none.",
             "short",

@@ -96,6 +96,17 @@ gate_distinct = Gauge(
 gate_distinct_bound = Gauge(
     "foldback_gate_distinct_bigrams_bound_ratio", "Below it the gate says no: gate.min_distinct_2."
 )
+gate_reference_length = Gauge(
+    "foldback_gate_reference_length_ratio", "Mean length of the last candidate's answers over the base model's."
+)
+gate_phrase_growth = Gauge(
+    "foldback_gate_phrase_growth_ratio",
+    "How much further a phrase has spread in its answers than in the base model's.",
+)
+gate_perplexity = Gauge(
+    "foldback_gate_base_perplexity_ratio",
+    "Perplexity of the base model's answers under the last candidate, over its own.",
+)
 canary_on_trial = Gauge("foldback_canary_on_trial", "1 while a version is on trial.")
 canary_ratings = Gauge("foldback_canary_ratings", "Ratings that the trial, or the watch after it, rests on.", ["arm"])
 canary_rating_mean = Gauge(
@@ -173,6 +184,16 @@ def show_staleness(rollouts: Sequence[Rollout], history: Sequence[str]) -> None:
         sample_staleness.observe(len(history) - 1 - oldest)
 
 
+_GATE_FIGURES = {
+    "length_ratio": gate_length,
+    "distinct_2": gate_distinct,
+    "reference_length_ratio": gate_reference_length,
+    "phrase_growth": gate_phrase_growth,
+    "base_perplexity": gate_perplexity,
+}
+"""By the check that tells it."""
+
+
 def show_gate(report: Report) -> None:
     reward_mean.labels("candidate").set(report.reward)
     reward_mean.labels("active").set(report.active_reward)
@@ -181,7 +202,7 @@ def show_gate(report: Report) -> None:
     for check in report.checks:
         if check.verdict is Verdict.FAILED:
             gate_failures.labels(check.name).inc()
-        if gauge := {"length_ratio": gate_length, "distinct_2": gate_distinct}.get(check.name):
+        if gauge := _GATE_FIGURES.get(check.name):
             gauge.set(check.figure)
 
 
