@@ -21,15 +21,12 @@ from feedback.commands import broker_settings, busy, operate
 from feedback.connection import admin_client, read_cluster_id
 from feedback.dlq import describe, find_letter, newest_letters, read_letters
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
-from feedback.event import Position
+from feedback.importing import BATCH, send_import
 from feedback.producer import Producer
 from feedback.replay import event_of, replay, summary
 from feedback.topic_alter import alter, find_differences
 from feedback.topic_check import check_topics
-from feedback.topics import all_topics, create_missing, ensure_topics
-
-_IMPORT_BATCH = 500
-_IMPORT_TIMEOUT_S = 30.0
+from feedback.topics import all_topics, create_missing
 
 app = typer.Typer(name="feedback", no_args_is_help=True, pretty_exceptions_enable=False)
 imports = typer.Typer(name="import", help="Bring human feedback from files into the event log.", no_args_is_help=True)
@@ -52,19 +49,8 @@ def import_oasst(
     settings = broker_settings()
     with busy(f"reading {file}"):
         events = [event for tree in oasst.read_trees(file) for event in oasst.import_events(tree, tenant)]
-    ensure_topics(settings)
-    admin = admin_client(settings)
-    cluster_id = read_cluster_id(admin)
-    admin.close()
-    producer = Producer(settings, cluster_id)
-    refused = 0
-    try:
-        for start in track(range(0, len(events), _IMPORT_BATCH), "importing", console=out, disable=not out.is_terminal):
-            batch = [event.event for event in events[start : start + _IMPORT_BATCH]]
-            outcomes = producer.send_all(batch, _IMPORT_TIMEOUT_S)
-            refused += sum(not isinstance(outcome, Position) for outcome in outcomes)
-    finally:
-        producer.close()
+    batches = [[event.event for event in events[start : start + BATCH]] for start in range(0, len(events), BATCH)]
+    refused = send_import(settings, track(batches, "importing", console=out, disable=not out.is_terminal))
     _summarise(oasst.count(events), refused, settings.bootstrap_servers)
 
 

@@ -4,10 +4,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kafka.errors import KafkaError
 
+from feedback.embedded_broker import EmbeddedBroker
+from feedback.event import Event
+from feedback.importing import send_import
 from feedback.oasst import POLICY_VERSION, count, import_events, read_trees
 from feedback.store import PreferenceStore
 from settings.feedback import FeedbackSettings
@@ -40,6 +45,37 @@ def test_imported_twice_through_kafka_it_is_there_once(broker: str, oasst_file: 
         if judgement.kind == "ranking":
             assert len(judgement.tiers) >= 2
     store.close()
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_broker_that_goes_away_midway_costs_nothing(oasst_file: Path, tmp_path: Path, comes_back: bool) -> None:
+    """The embedded one forgets what it had: then importing again completes it, and nothing counts twice."""
+    events = [event.event for tree in read_trees(oasst_file) for event in import_events(tree, "default")]
+    batches = [events[start : start + 500] for start in range(0, len(events), 500)]
+    with EmbeddedBroker() as broker:
+        settings = FeedbackSettings(
+            bootstrap_servers=broker.bootstrap_servers, ack_timeout_s=0.5, reconnect_interval_s=0.05
+        )
+
+        def interrupted() -> Iterator[list[Event]]:
+            yield batches[0]
+            broker.stop()
+            if comes_back:
+                broker.start()
+            yield from batches[1:]
+
+        if comes_back:
+            assert send_import(settings, interrupted()) == 0
+        else:
+            with pytest.raises(KafkaError, match="after 500 events"):
+                send_import(settings, interrupted(), patience_s=0.3)
+            broker.start()
+        assert send_import(settings, batches) == 0
+        store = PreferenceStore(tmp_path / "store")
+        with joining(settings, store):
+            until(lambda: store.judgement_count() >= 212 + 1226, 60.0)
+        assert store.funnel()["accepted"] == 212 + 1226
+        store.close()
 
 
 def run_import(broker: str, file: Path) -> str:
