@@ -13,7 +13,6 @@ CREATE TABLE IF NOT EXISTS responses (
     UNIQUE (tenant, response_id)
 );
 CREATE INDEX IF NOT EXISTS responses_by_time ON responses (serve_time) WHERE consent AND record IS NOT NULL;
-CREATE INDEX IF NOT EXISTS responses_by_version ON responses (policy_version);
 CREATE INDEX IF NOT EXISTS responses_by_rater ON responses (tenant, rater_id);
 
 CREATE TABLE IF NOT EXISTS feedback (
@@ -39,6 +38,7 @@ CREATE TABLE IF NOT EXISTS targets (    -- which responses a feedback is about
     tenant TEXT NOT NULL, response_id TEXT NOT NULL, feedback INTEGER NOT NULL REFERENCES feedback (id),
     PRIMARY KEY (tenant, response_id, feedback)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS targets_by_feedback ON targets (feedback);
 
 CREATE TABLE IF NOT EXISTS retractions (
     retraction_id TEXT PRIMARY KEY,

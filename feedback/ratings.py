@@ -35,9 +35,9 @@ def read_ratings(db: sqlite3.Connection, versions: Sequence[str], after: int) ->
     """
     marks = ", ".join("?" for _ in versions)
     rows = db.execute(
-        "SELECT sequence, record FROM feedback WHERE state = 'current' AND NOT retracted AND sequence > ? AND id IN"
-        " (SELECT t.feedback FROM responses r JOIN targets t ON (t.tenant, t.response_id) = (r.tenant, r.response_id)"
-        f" WHERE r.policy_version IN ({marks})) ORDER BY sequence",
+        "SELECT sequence, record FROM feedback f WHERE state = 'current' AND NOT retracted AND sequence > ? AND EXISTS"
+        " (SELECT 1 FROM targets t JOIN responses r ON (r.tenant, r.response_id) = (t.tenant, t.response_id)"
+        f" WHERE t.feedback = f.id AND r.policy_version IN ({marks})) ORDER BY sequence",
         (after, *versions),
     )
     decoded = ((sequence, events_pb2.FeedbackRecorded.FromString(value)) for sequence, value in rows)

@@ -65,6 +65,10 @@ class PreferenceStore:
         """Consenting served prompts, newest first, distinct by messages."""
         return reading.read_prompts(self._reader(), limit)
 
+    def last_sequence(self) -> int:
+        """The newest sequence that a judgement has had; 0 before the first."""
+        return int(self._reader().execute("SELECT coalesce(max(sequence), 0) FROM feedback").fetchone()[0])
+
     def ratings(self, versions: Sequence[str], after: int = 0) -> list[Rating]:
         """What was said of `versions`, by judgements that count, with a sequence above `after`; oldest first."""
         return read_ratings(self._reader(), versions, after)

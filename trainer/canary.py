@@ -114,7 +114,7 @@ class Case:
     def __init__(self, version: str, rival: str, began: float, settings: CanarySettings) -> None:
         self.version, self.rival, self.began = version, rival, began
         self.position = 0
-        """Sequence of the last rating taken in."""
+        """Sequence of the last judgement that was looked at."""
         self._settings = settings
         margin, share = settings.margin, settings.rater_share
         self._for = Evidence(

@@ -160,7 +160,10 @@ class CanaryMonitor:
         self._cases[key] = case  # the latest last
         while len(self._cases) > _KEPT:
             del self._cases[next(iter(self._cases))]
-        case.add(self._store.ratings((version, rival), case.position))
+        latest = self._store.last_sequence()
+        if latest > case.position:
+            case.add(self._store.ratings((version, rival), case.position))
+            case.position = max(case.position, latest)  # what came last may say nothing of versions
         return case.report()
 
 

@@ -50,6 +50,7 @@ def test_thumbs_ratings_and_rejections_have_a_value(store: PreferenceStore) -> N
     assert ratings[0].source == feedback_pb2.FEEDBACK_SOURCE_END_USER
     assert opinions(store.ratings((NEW,))) == opinions(ratings)[1:]
     assert opinions(store.ratings((OLD, NEW), after=ratings[1].sequence)) == [(NEW, 0.0, "")]
+    assert store.last_sequence() == ratings[2].sequence
 
 
 def test_what_says_nothing_of_a_version_is_left_out(store: PreferenceStore) -> None:
