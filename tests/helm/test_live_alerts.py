@@ -96,7 +96,7 @@ def _holds(process: Path, file: Path) -> bool:
 
 
 def break_the_engine(stack: Stack, model: Path, scratch: Path) -> None:
-    """A version that fails its check becomes active, and the weights to return to are gone from the disk."""
+    """A version that fails its check becomes active, and the weights to return to are others than they were."""
     other = make_tiny_model(scratch / "other", seed=1)
     draft = scratch / "draft"
     (draft / "weights").mkdir(parents=True)
@@ -114,6 +114,7 @@ def break_the_engine(stack: Stack, model: Path, scratch: Path) -> None:
         canary=[CanaryPrompt(prompt_token_ids=[5, 6], completion_token_ids=[7, 8], logprobs=[-100.0, -100.0])],
     )
     (model / "model.safetensors").rename(model / "model.safetensors.aside")
+    shutil.copy(other / "model.safetensors", model)
     registry.transition(manifest.version, PolicyState.CANDIDATE, reason="a fault, injected", actor="test")
     registry.transition(manifest.version, PolicyState.ACTIVE, reason="a fault, injected", actor="test")
 
@@ -151,7 +152,7 @@ def test_faults_fire_and_clear(tiny_model: Path, tmp_path: Path) -> None:
                 )
                 os.kill(trainer_of(stack), signal.SIGKILL)
                 stack.stop()
-                (model / "model.safetensors.aside").rename(model / "model.safetensors")
+                (model / "model.safetensors.aside").replace(model / "model.safetensors")
                 stack.start()
                 watch.clear()
         finally:
