@@ -33,8 +33,10 @@ proto: ## Regenerate the stubs beside proto/foldback/v1/*.proto
 	@scripts/generate_stubs.sh
 	@cd proto && ../.venv/bin/buf lint
 
-generate: proto ## Regenerate all that follows the code: stubs, metrics page, chart schema
+generate: proto ## Regenerate all that follows the code: stubs, pages, dashboard, chart schema
 	@$(python) scripts/document_metrics.py
+	@$(python) scripts/document_api.py
+	@$(python) -m scripts.generate_dashboard
 	@$(python) scripts/generate_values_schema.py
 
 lock: ## Write requirements/*.lock from this environment
