@@ -35,7 +35,7 @@ proto: ## Regenerate the stubs beside proto/foldback/v1/*.proto
 
 generate: proto ## Regenerate all that follows the code: stubs, pages, dashboard, chart schema
 	@$(python) scripts/document_metrics.py
-	@$(python) scripts/document_api.py
+	@$(python) -m scripts.document_api
 	@$(python) -m scripts.generate_dashboard
 	@$(python) scripts/generate_values_schema.py
 
