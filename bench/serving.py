@@ -1,11 +1,15 @@
 """What serving costs: vLLM's engine in process, `vllm serve` over HTTP, and our gRPC server.
 
-One run, the same model, prompts and engine settings. All three live at once and take turns; those that wait sleep.
+One run, the same model, prompts and engine settings. All live at once and take turns; those that wait sleep.
 Greedy decoding, closed loop: each of N clients asks its next question when the last is answered.
+
+Foldback always has the engine compute the sampled tokens' logprobs, which learning needs. AsyncLLM is shown with them,
+which is what Foldback is held against, and without; `vllm serve` runs without, as it does by default.
 """
 
 import argparse
 import asyncio
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -14,12 +18,19 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median, quantiles
+from typing import TYPE_CHECKING
 
-from harness.contenders import Contender, Engine, foldback, http, in_process
 from harness.processes import DEFAULT_MODEL
 from harness.report import Report, arguments
 
-IN_PROCESS, HTTP, GRPC = "AsyncLLM in process", "vllm serve, HTTP", "Foldback, gRPC"
+if TYPE_CHECKING:
+    from harness.contenders import Contender
+
+# Read when torch is first imported: threads that spin while they wait would take the cores from whose turn it is.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+IN_PROCESS, BARE, HTTP, GRPC = "AsyncLLM", "AsyncLLM, no logprobs", "vllm serve, HTTP", "Foldback, gRPC"
+NAMES = IN_PROCESS, BARE, HTTP, GRPC
 TARGET_CONCURRENCY = 32
 QUESTIONS = (
     "Tell me a long story about a lighthouse keeper.",
@@ -47,7 +58,7 @@ class Measured:
 Results = dict[tuple[int, str], Measured]
 
 
-async def round_of(contender: Contender, measured: Measured, clients: int, asked: int, max_tokens: int) -> None:
+async def round_of(contender: "Contender", measured: Measured, clients: int, asked: int, max_tokens: int) -> None:
     questions = iter(list(islice(cycle(QUESTIONS), asked)))
     tokens = 0
 
@@ -69,23 +80,24 @@ async def round_of(contender: Contender, measured: Measured, clients: int, asked
 
 
 async def measure(options: argparse.Namespace) -> Results:
+    from harness.contenders import Engine, foldback, http, in_process
+
     engine = Engine(str(options.model), max_batch=max(options.concurrency))
     results: Results = defaultdict(Measured)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        contenders = {
-            GRPC: await stack.enter_async_context(foldback(engine, folder)),
-            HTTP: await stack.enter_async_context(http(engine)),
-            IN_PROCESS: await stack.enter_async_context(in_process(engine)),
-        }
+        grpc = await stack.enter_async_context(foldback(engine, folder))
+        served = await stack.enter_async_context(http(engine))
+        with_logprobs, without = await stack.enter_async_context(in_process(engine))
+        contenders = {IN_PROCESS: with_logprobs, BARE: without, HTTP: served, GRPC: grpc}
         for contender in contenders.values():
             await round_of(contender, Measured(), 4, 4, 8)
         names = list(contenders)
         for turn in range(options.rounds):
             for clients in options.concurrency:
                 # Another begins each time: what a round leaves behind, heat or cache, favours nobody.
-                for name in names[turn % 3 :] + names[: turn % 3]:
-                    asked = max(3, options.waves * clients)
+                for name in names[turn % 4 :] + names[: turn % 4]:
+                    asked = max(3, clients)
                     await round_of(contenders[name], results[clients, name], clients, asked, options.tokens)
     return results
 
@@ -93,7 +105,7 @@ async def measure(options: argparse.Namespace) -> Results:
 def report(results: Results, options: argparse.Namespace) -> Report:
     said = Report(f"{options.tokens} tokens an answer; medians of {options.rounds} rounds; milliseconds")
     for clients in options.concurrency:
-        for name in (IN_PROCESS, HTTP, GRPC):
+        for name in NAMES:
             measured = results[clients, name]
             first, gaps = (quantiles(values, n=100) for values in (measured.first, measured.gaps))
             said.rows.append(
@@ -125,7 +137,7 @@ def plot(said: Report, path: Path) -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 4))
     for axis, column in zip(axes, ("tokens/s", "first p50", "gap p99"), strict=True):
-        for name in (IN_PROCESS, HTTP, GRPC):
+        for name in NAMES:
             rows = [row for row in said.rows if row["server"] == name]
             axis.plot([str(row["clients"]) for row in rows], [row[column] for row in rows], "o-", label=name)
         axis.set_xlabel("clients")
@@ -138,13 +150,12 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--concurrency", type=int, nargs="+", help="default: 1 8 32 64; quick: 1 32")
-    parser.add_argument("--rounds", type=int, help="default: 5; quick: 2")
-    parser.add_argument("--tokens", type=int, help="of an answer; default: 64; quick: 32")
+    parser.add_argument("--rounds", type=int, help="default: 4; quick: 2")
+    parser.add_argument("--tokens", type=int, help="of an answer; default: 48; quick: 32")
     options = parser.parse_args()
     options.concurrency = options.concurrency or ([1, 32] if options.quick else [1, 8, 32, 64])
-    options.rounds = options.rounds or (2 if options.quick else 5)
-    options.tokens = options.tokens or (32 if options.quick else 64)
-    options.waves = 1 if options.quick else 2
+    options.rounds = options.rounds or (2 if options.quick else 4)
+    options.tokens = options.tokens or (32 if options.quick else 48)
     said = report(asyncio.run(measure(options)), options)
     said.finish(options)
     if options.plot:

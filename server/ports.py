@@ -29,6 +29,8 @@ def options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", int(1000 * settings.keepalive_time_s)),
         ("grpc.keepalive_timeout_ms", int(1000 * settings.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
+        # What gRPC 1.85 goes by: without it a ping is waited for for a minute, whatever stands above.
+        ("grpc.http2.ping_timeout_ms", int(1000 * settings.keepalive_timeout_s)),
         # Clients come back through the load balancer, and so find replicas that are new.
         ("grpc.max_connection_age_ms", int(1000 * settings.max_connection_age_s)),
         ("grpc.max_connection_age_grace_ms", 1000 * AGE_GRACE_S),

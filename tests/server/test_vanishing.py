@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +11,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from foldback.v1 import chat_pb2
-from server.engines.base import Delta, GenerationRequest, SwapFailed, SwapMode, Weights
 from tests.server.conftest import Client, asking, connect, server_settings
+from tests.server.endless import SILENT, Endless
 from tests.server.vanishing import PATIENCE_S, WAYS, leave, long_answer, nothing_left, until
 
 SLOTS = 8
-SILENT = 2
-
-
-class Endless:
-    """An engine that says a word for each candidate, and then never comes to an end.
-
-    Asked for one token it answers, asked for SILENT it says nothing at all.
-    """
-
-    name = "endless"
-    swap_mode: SwapMode = "weights"
-    max_model_len = 512
-
-    def __init__(self) -> None:
-        self.version = ""
-        self.open = 0
-
-    async def start(self) -> None:
-        return
-
-    async def died(self) -> str:
-        return await asyncio.Future()
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        self.open += 1
-        try:
-            whole = request.sampling.max_tokens == 1
-            if request.sampling.max_tokens == SILENT:
-                await asyncio.Future()
-            for index in range(request.candidate_count):
-                yield Delta(index, "word", (1,), (-0.5,), "length" if whole else None)
-            if not whole:
-                await asyncio.Future()
-        finally:
-            self.open -= 1
-
-    async def swap(self, weights: Weights) -> None:
-        self.version = weights.version
-
-    async def load(self, weights: Weights) -> None:
-        raise SwapFailed("one version at a time")
-
-    async def unload(self, version: str) -> None:
-        return
-
-    async def score(
-        self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...], version: str = ""
-    ) -> tuple[float, ...]:
-        return (-0.5,) * len(completion_token_ids)
-
-    async def stop(self) -> None:
-        return
 
 
 @pytest.fixture(scope="module")

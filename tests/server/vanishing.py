@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Self
 
 import grpc
 from prometheus_client import REGISTRY
@@ -44,49 +45,62 @@ async def drops_its_channel(address: str, request: chat_pb2.CreateChatRequest) -
 async def is_killed(address: str, request: chat_pb2.CreateChatRequest) -> None:
     """Its socket breaks off, as when its process is killed: no goodbye in HTTP/2."""
     async with (
-        relay(address) as (relayed, sever),
-        grpc.aio.insecure_channel(
-            relayed, [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-        ) as channel,
+        Relay(address) as relay,
+        grpc.aio.insecure_channel(relay.address, [("grpc.use_local_subchannel_pool", 1)]) as channel,
     ):
         stream = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(chat_pb2.StreamChatRequest(chat=request))
         await stream.read()
-        sever()
+        relay.sever()
         assert await stream.code() is grpc.StatusCode.UNAVAILABLE
 
 
 WAYS: tuple[Leave, ...] = (cancels, times_out, drops_its_channel, is_killed)
 
 
-@asynccontextmanager
-async def relay(address: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
-    """An address that leads to `address`, and what breaks off every connection that was made over it."""
-    host, _, port = address.rpartition(":")
-    writers: list[asyncio.StreamWriter] = []
-    tasks: set[asyncio.Task[None]] = set()
+class Relay:
+    """Leads from `address` to a server, and can break off or go silent, as cables do."""
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.transport.abort()
+    def __init__(self, server_address: str) -> None:
+        host, _, port = server_address.rpartition(":")
+        self._onward = host, int(port)
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frozen = False
+        self.connections = 0
+        """Made so far."""
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward, back = await asyncio.open_connection(host, int(port))
-        writers.extend((writer, back))
-        tasks.update((asyncio.create_task(pump(reader, back)), asyncio.create_task(pump(onward, writer))))
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
 
-    def sever() -> None:
-        for writer in writers:
+    async def __aexit__(self, *_: object) -> None:
+        self.sever()
+        self._server.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def sever(self) -> None:
+        """Break off every connection at once."""
+        for writer in self._writers:
             writer.transport.abort()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", sever
-    finally:
-        sever()
-        server.close()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def freeze(self) -> None:
+        """From now on nothing comes through, and nobody is told."""
+        self._frozen = True
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        onward, back = await asyncio.open_connection(*self._onward)
+        self._writers += writer, back
+        self._tasks |= {asyncio.create_task(self._pump(reader, back)), asyncio.create_task(self._pump(onward, writer))}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if not self._frozen:
+                    writer.write(data)
+        if not self._frozen:
+            writer.close()
 
 
 async def leave(address: str, ways: list[Leave], request: chat_pb2.CreateChatRequest, at_once: int) -> None:
