@@ -16,6 +16,7 @@ from registry import PolicyState, Registry
 from settings.canary import CanarySettings
 from settings.gate import GateSettings
 from settings.ppo import LoraSettings, PpoSettings
+from settings.rules import Constitution
 from settings.trainer import TrainerSettings
 from trainer import prompts
 from trainer.backbone import Backbone
@@ -133,10 +134,10 @@ class World:
         self.fleet = Fleet(model, self.registry, settings)
         self._asked = self.store.funnel()["responses"]
 
-    def trainer(self, settings: TrainerSettings | None = None) -> Trainer:
+    def trainer(self, settings: TrainerSettings | None = None, constitution: Constitution | None = None) -> Trainer:
         """A trainer as it is at the start of a process."""
         settings = settings or self.settings
-        learner = Learner.create(self.model, settings)
+        learner = Learner.create(self.model, settings, constitution)
         return Trainer(
             settings, learner, self.store, self.registry, self.fleet, self.directory / "trainer", keep_versions=99
         )
