@@ -1,7 +1,6 @@
 """Hostile SubmitFeedback calls: each a clean status, none in the log, no memory kept."""
 
 import asyncio
-import logging
 import random
 import tracemalloc
 from pathlib import Path
@@ -14,12 +13,12 @@ from feedback.topics import FEEDBACK
 from foldback.v1 import events_pb2, feedback_pb2
 from tests.server.conftest import connect, server_settings
 
-CALLS = 3000
+CALLS = 1000
+"""bench/fuzz.py makes ten thousand."""
 CLEAN = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.DATA_LOSS,  # stands for gRPC's UNKNOWN where it cannot parse the bytes: see `code_of`
 }
 SUBMIT = "/foldback.v1.FeedbackService/SubmitFeedback"
 
@@ -79,10 +78,7 @@ def hostile(dice: random.Random, genuine: TokenSigner) -> bytes:
 
 
 @pytest.mark.timeout(100)
-async def test_hostile_calls_are_refused_cleanly_and_leave_nothing(
-    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "grpc._cython.cygrpc")  # pytest would keep every traceback
+async def test_hostile_calls_are_refused_cleanly_and_leave_nothing(tmp_path: Path, tiny_model: Path) -> None:
     async with connect(server_settings(tmp_path, tiny_model, "127.0.0.1:1")) as client:
         keys = load_or_create_keys(tmp_path / "token_keys.json")
         genuine = TokenSigner(keys.keys, keys.current, 3600.0)
@@ -93,9 +89,7 @@ async def test_hostile_calls_are_refused_cleanly_and_leave_nothing(
             try:
                 await call(body)
             except grpc.aio.AioRpcError as error:
-                # gRPC's own words for bytes that are no message; what is ours never ends so.
-                unparsed = "google.protobuf.message.DecodeError" in (error.details() or "")
-                return grpc.StatusCode.DATA_LOSS if unparsed else error.code()
+                return error.code()
             return grpc.StatusCode.OK
 
         async def batch(count: int) -> set[grpc.StatusCode]:
