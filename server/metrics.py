@@ -44,4 +44,6 @@ SWAP_DURATION = Histogram(
     buckets=_SECONDS,
 )
 SWAPS = Counter("foldback_weight_swaps", "Swaps by result: served, refused, restored, failed.", ["result"])
+for _result in ("served", "refused", "restored", "failed"):
+    SWAPS.labels(_result)  # from 0, as above
 ENGINE_PAUSED = Gauge("foldback_engine_paused", "1 while the engine takes new weights.")

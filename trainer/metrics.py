@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from settings.trainer import TrainerSettings
 from trainer.canary import Report as CanaryReport
+from trainer.canary import Verdict as CanaryVerdict
 from trainer.gate import Report, Verdict
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
@@ -118,6 +119,16 @@ canary_evidence = Gauge(
     ["direction"],
 )
 canary_decisions = Counter("foldback_canary_decisions_total", "Versions on trial, or watched, by result.", ["result"])
+# From 0: a first decision is an increase, and a panel is not empty before the first trial.
+for _arm in ("canary", "control"):
+    canary_ratings.labels(_arm)
+    canary_rating_mean.labels(_arm)
+for _direction in ("for", "against"):
+    canary_evidence.labels(_direction)
+for _result in (*(verdict for verdict in CanaryVerdict if verdict is not CanaryVerdict.WAIT), "taken_down"):
+    canary_decisions.labels(_result)
+for _verdict in Verdict:
+    gates.labels(_verdict.name.lower())
 versions_published = Counter("foldback_policy_versions_published_total", "Versions that the trainer made active.")
 checkpoint_timestamp = Gauge("foldback_checkpoint_timestamp_seconds", "Unix time of the newest checkpoint.")
 training_paused = Gauge("foldback_training_paused", "1 while an operator has paused training.")

@@ -80,7 +80,7 @@ def test_every_query_is_answered(watched: Prometheus) -> None:
     assert {sample["metric"]["stage"] for sample in stages} > {"accepted", "joined", "learned"}
 
 
-FAULTS = re.compile('lost_total|gate_decisions|canary_decisions|result!="served"|code=~')
+FAULTS = re.compile('lost_total|result!="served"|code=~')
 """Selectors of what need not have happened in a Foldback that is well."""
 
 

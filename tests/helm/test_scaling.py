@@ -2,8 +2,11 @@
 
 import re
 
+import pytest
+
 from scripts.document_metrics import server_rows
 from tests.helm.chart import VALUES, Object, named, of_kind, render
+from tests.helm.prometheus import Prometheus
 
 TARGET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "prod-foldback-server"}
 METRICS = {row.name for row in server_rows()}
@@ -56,3 +59,13 @@ def test_servers_leave_one_at_a_time() -> None:
     down = spec["behavior"]["scaleDown"]
     assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
     assert down["stabilizationWindowSeconds"] >= 300
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_prometheus_answers_keda(watched: Prometheus) -> None:
+    """Without the labels of a cluster, which a scrape of this machine does not put on."""
+    scaled = named(render(VALUES["kafka-sasl"]), "ScaledObject", "prod-foldback-server")["spec"]
+    query = re.sub(r"{.*?}", "", scaled["triggers"][0]["metadata"]["query"])
+    [sample] = watched.query(query)
+    assert float(sample["value"][1]) >= 0
