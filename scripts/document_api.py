@@ -24,13 +24,24 @@ They are gRPC status codes with `google.rpc` details, never messages in a stream
 
 | code | when | what helps |
 |---|---|---|
-| `INVALID_ARGUMENT` | a field is refused; BadRequest names each | correct it |
+| `INVALID_ARGUMENT` | fields are refused, BadRequest names each; or the bytes are no such message | correct it |
+| `UNAUTHENTICATED` | the port asks for an API key, and there is none or an unknown one | `authorization: Bearer KEY` |
 | `PERMISSION_DENIED` | a feedback token that is forged or another tenant's | send the token that came with the answer |
 | `FAILED_PRECONDITION` | the token has expired; the version cannot become active or be served | ErrorInfo says which |
 | `NOT_FOUND` | no such version or feedback | |
-| `RESOURCE_EXHAUSTED` | too many calls at once, or a full spool | wait as long as RetryInfo says |
+| `RESOURCE_EXHAUSTED` | too many calls at once, a quota is used up, or a full spool | wait as long as RetryInfo says |
 | `UNAVAILABLE` | loading, draining, or neither broker nor spool | try again, with the same `request_id` |
 | `DEADLINE_EXCEEDED`, `CANCELLED` | the caller's time or patience was over | the engine's place is freed at once |
+
+ErrorInfo's `reason` is a stable word for programs (`QUEUE_FULL`, `TOKEN_EXPIRED`, `MALFORMED_REQUEST` …).
+
+## Connections
+
+A call without a deadline gets `server.default_deadline_s`. Whoever cancels, runs into a deadline or breaks off frees
+the engine's place within a second; a client that vanished without a word does after `server.keepalive_time_s` and
+`server.keepalive_timeout_s`. A client may ping once a minute to keep a long stream open. When a connection is
+`server.max_connection_age_s` old, its calls finish on it and new ones go to a new one: gRPC does that by itself, and no
+call fails of it.
 
 ## A chat and a thumb
 
