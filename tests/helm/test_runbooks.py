@@ -71,4 +71,4 @@ def test_every_command_runs(block: str, live_stack: Stack) -> None:
         ["bash", "-euc", block], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
-    assert done.stdout.strip(), block
+    assert (done.stdout + done.stderr).strip(), block
