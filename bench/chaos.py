@@ -1,8 +1,9 @@
 """Kills server, trainer and broker at random, under load, and then asks whether it adds up.
 
-A client chats and rates all the while and notes every feedback it was told is safe. In the end everything is started
-once more, `foldback audit` is run, and the client's own list is held against what the preference store knows. The
-broker is the embedded one, which forgets everything when it dies: the hardest case.
+Users chat and rate all the while, half of them while the answer still streams, and note every feedback they were told
+is safe. `foldback audit` is run after every few kills, whenever a broker is there to be asked. In the end everything is
+started once more, and the users' own list is held against what the preference store knows. The broker is the embedded
+one, which forgets everything when it dies: the hardest case.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 from harness.processes import ROOT
@@ -34,7 +36,10 @@ SERVICES = {
     "server": ("-m", "server"),
     "trainer": ("-m", "trainer"),
 }
-SETTLE_S = 60.0
+SETTLE_S = 120.0
+READING: set[asyncio.Task[None]] = set()
+"""Answers that are read to their end; tasks that nobody holds may vanish."""
+KILLS_AN_AUDIT = 5
 
 
 class Stack:
@@ -89,7 +94,26 @@ class Stack:
             await process.wait()
 
 
-async def use(stack: Stack, accepted: set[str], refused: Counter[str], stop: asyncio.Event) -> None:
+async def ask(chat: chat_pb2_grpc.ChatServiceStub, question: chat_pb2.CreateChatRequest, early: bool) -> str:
+    """The answer's token; `early`: as soon as the answer begins."""
+    if not early:
+        return str((await chat.CreateChat(question, timeout=10)).feedback_token)
+    stream = chat.StreamChat(chat_pb2.StreamChatRequest(chat=question), timeout=10)
+    token = str((await stream.read()).started.feedback_token)
+    reading = asyncio.create_task(read_out(stream))
+    READING.add(reading)
+    reading.add_done_callback(READING.discard)
+    return token
+
+
+async def read_out(stream: grpc.aio.UnaryStreamCall) -> None:
+    """To its end, however that comes."""
+    with suppress(grpc.aio.AioRpcError):
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+
+
+async def use(stack: Stack, early: bool, accepted: set[str], refused: Counter[str], stop: asyncio.Event) -> None:
     """One user: asks, rates, tries again what got no answer, under the same request_id."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.chat}") as channel:
         chat, feedback = chat_pb2_grpc.ChatServiceStub(channel), feedback_pb2_grpc.FeedbackServiceStub(channel)
@@ -100,13 +124,13 @@ async def use(stack: Stack, accepted: set[str], refused: Counter[str], stop: asy
         )
         while not stop.is_set():
             try:
-                answer = await chat.CreateChat(question, timeout=10)
+                token = await ask(chat, question, early)
             except grpc.aio.AioRpcError as error:
                 refused[f"chat {error.code().name}"] += 1
                 await asyncio.sleep(0.2)
                 continue
             thumb = feedback_pb2.Feedback(
-                feedback_tokens=[answer.feedback_token],
+                feedback_tokens=[token],
                 rater_id=str(uuid.uuid4()),
                 source=feedback_pb2.FEEDBACK_SOURCE_END_USER,
                 thumbs=feedback_pb2.THUMBS_UP,
@@ -129,16 +153,29 @@ def known(folder: Path) -> dict[str, str]:
         return dict(db.execute("SELECT feedback_id, state FROM feedback").fetchall())
 
 
+async def audit(stack: Stack) -> dict[str, Any] | None:
+    """`foldback audit`; None where no broker answers."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "feedback", "audit", "--json"),
+        env=stack.environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    printed, _ = await process.communicate()
+    return json.loads(printed) if printed else None
+
+
 async def run(options: argparse.Namespace, folder: Path) -> Report:
     dice = random.Random(options.seed)
     stack = Stack(folder, make_tiny_model(folder / "model"))
     accepted: set[str] = set()
     refused: Counter[str] = Counter()
+    audits: list[int] = []
     stop = asyncio.Event()
     try:
         for name in SERVICES:
             await stack.start(name)
-        users = [asyncio.create_task(use(stack, accepted, refused, stop)) for _ in range(4)]
+        users = [asyncio.create_task(use(stack, bool(n % 2), accepted, refused, stop)) for n in range(4)]
         while not accepted:  # noqa: ASYNC110 (a set has no event)
             await asyncio.sleep(0.1)
         end = time.monotonic() + (60 if options.quick else 300)
@@ -149,18 +186,19 @@ async def run(options: argparse.Namespace, folder: Path) -> Report:
             await asyncio.sleep(dice.uniform(0, 2))
             await stack.start(name)
             await stack.revive()
+            if stack.kills.total() % KILLS_AN_AUDIT == 0 and (said := await audit(stack)) is not None:
+                audits.append(len(said["lost"]))
         stop.set()
         await asyncio.gather(*users)
         settled = time.monotonic() + SETTLE_S
         while not accepted <= known(folder).keys() and time.monotonic() < settled:
             await stack.revive()
             await asyncio.sleep(0.5)
-        audit = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "feedback", "audit", "--json"),
-            env=stack.environment,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        said = json.loads((await audit.communicate())[0])
+        while (said := await audit(stack)) is None:
+            if time.monotonic() > settled + SETTLE_S:
+                raise TimeoutError("no broker to be asked in the end")
+            await stack.revive()
+            await asyncio.sleep(0.5)
     finally:
         await stack.stop()
     states = known(folder)
@@ -172,6 +210,7 @@ async def run(options: argparse.Namespace, folder: Path) -> Report:
     result.rows += [{"what": name, "count": count} for name, count in counts.items()]
     result.target("accepted and lost", len(accepted - states.keys()), at_most=0)
     result.target("audit: lost", len(said["lost"]), at_most=0)
+    result.target(f"audit: lost, the most of {len(audits)} taken between kills", max(audits, default=0), at_most=0)
     dead = sum(states.get(name) == "dead" for name in accepted)
     result.target("accepted and dead-lettered", dead, at_most=0)
     return result

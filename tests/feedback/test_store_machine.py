@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from feedback.record import Record
 from feedback.store import PreferenceStore
-from feedback.topics import FEEDBACK, OUTCOMES
+from feedback.topics import DLQ, FEEDBACK, OUTCOMES
 from foldback.v1 import events_pb2, feedback_pb2
 from tests.feedback.events import Loggable, as_record, make_erasure, make_feedback, make_response, make_retraction
 from tests.feedback.events import ranking as tiers
@@ -42,12 +42,19 @@ def pool() -> tuple[list[Loggable], list[Loggable]]:
         ("alice", [0, 1], 2.0, COMPARISON),
         ("alice", [1, 0], 3.0, COMPARISON),
         ("bob", [0, 2], 3.0, {"ranking": tiers(["r2-0"], ["r0-0"])}),
+        ("bob", [0], 2.0, {"ranking": tiers(["r0-0", "r0-1"])}),
+        ("bob", [0], 3.0, {"ranking": tiers(rejected_all=True)}),
+        *(("alice", [0], time, {"comment": feedback_pb2.Comment(text="too long")}) for time in (1.0, 3.0)),
+        *(
+            ("bob", [0], 2.0, {"demonstration": feedback_pb2.Demonstration(candidate_id=f"r0-{n}", text="better")})
+            for n in (0, 1)
+        ),
     ]
     feedback: list[Loggable] = [
         make_feedback(f"f{number}", [RESPONSES[index] for index in about], rater_id=rater, time=time, **content)
         for number, (rater, about, time, content) in enumerate(given)
     ]
-    return feedback, [make_retraction(f"x{number}", feedback[number]) for number in (0, 1, 2, 5, 9, 12)]
+    return feedback, [make_retraction(f"x{number}", feedback[number]) for number in (0, 1, 2, 5, 9, 12, 15, 18)]
 
 
 FINAL = {
@@ -111,7 +118,8 @@ class Model:
 def opinion(event: events_pb2.FeedbackRecorded) -> tuple[object, ...]:
     feedback = event.feedback
     about = tuple(sorted(claim.response_id for claim in event.claims))
-    return feedback.rater_id, feedback.WhichOneof("kind"), feedback.candidate_id, about
+    candidate = feedback.candidate_id or feedback.demonstration.candidate_id
+    return feedback.rater_id, feedback.WhichOneof("kind"), candidate, about
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -121,6 +129,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = PreferenceStore(self.folder / "store")
         self.model = Model()
         self.offset = 0
+        self.delivered: list[Loggable] = []
+        self.clusters = 1
         self.sequences: dict[str, int] = {}
         self.highest = 0
 
@@ -136,6 +146,7 @@ class StoreMachine(RuleBasedStateMachine):
     def deliver(self, batch: list[Loggable]) -> None:
         self.store.ingest(self.records(batch), "c1", {(FEEDBACK, 0): self.offset + len(batch)}, now=0.0)
         self.offset += len(batch)
+        self.delivered += batch
         for event in batch:
             self.model.deliver(event)
 
@@ -156,6 +167,24 @@ class StoreMachine(RuleBasedStateMachine):
         """Reopened beside the old connections, as after kill -9."""
         abandoned, self.store = self.store, PreferenceStore(self.folder / "store")
         abandoned.close()
+
+    @precondition(lambda self: self.delivered)
+    @rule(data=st.data())
+    def rebalance(self, data: st.DataObject) -> None:
+        """Another joiner takes the partition over from an older offset, and reads again what was read since."""
+        behind = self.delivered[-data.draw(st.integers(1, len(self.delivered))) :]
+        self.store.ingest(self.records(behind), "c1", {(FEEDBACK, 0): self.offset}, now=0.0)
+
+    @precondition(lambda self: self.delivered)
+    @rule()
+    def other_brokers(self) -> None:
+        """The brokers have forgotten everything; the spools send all of it again, to offsets that begin anew."""
+        self.clusters += 1
+        cluster = f"c{self.clusters}"
+        assert self.store.meet_cluster(cluster)
+        assert self.store.offsets(cluster).get((FEEDBACK, 0), 0) == 0
+        self.store.ingest(self.records(self.delivered), cluster, {(FEEDBACK, 0): len(self.delivered)}, now=0.0)
+        assert not self.store.meet_cluster(cluster)
 
     @precondition(lambda self: self.model.feedback)
     @rule(data=st.data())
@@ -193,7 +222,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert funnel["accepted"] == len(expected) == sum(funnel[part] for part in parts)
 
     def check_news(self, rows: list[tuple[str, str, int, str | None]]) -> None:
-        """The last that servers were told of each feedback is what holds."""
+        """The last that servers were told of each feedback is what holds; what died was dead-lettered once."""
+        letters = [entry.event_id for entry in self.store.outbox(10**6) if entry.topic == DLQ]
+        assert len(letters) == len(set(letters))
         last: dict[str, events_pb2.FeedbackOutcome] = {}
         for entry in self.store.outbox(10**6):
             if entry.topic == OUTCOMES:
