@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, TokenizersBackend
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from foldback.v1 import chat_pb2
 from server.engines.base import Sampling
@@ -30,6 +31,9 @@ class PromptBuilder:
         if not self._tokenizer.chat_template:
             raise ValueError(f"model.name={model}: has no chat template; choose an instruct model")
         self._ids = _ids_of(self._tokenizer)
+        # Looked up once: for a short prompt transformers takes as long to find these as to fill the template in.
+        self._template: str = self._tokenizer.get_chat_template()
+        self._special_tokens: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
         self._settings = settings
         self._max_model_len = max_model_len
 
@@ -37,7 +41,9 @@ class PromptBuilder:
         """The prompt up to where the assistant speaks. Raises Refused (INVALID_ARGUMENT)."""
         turns = [{"role": ROLE_NAMES[message.role], "content": message.content} for message in messages]
         try:
-            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            [text], _ = render_jinja_template(
+                [turns], chat_template=self._template, add_generation_prompt=True, **self._special_tokens
+            )
         except TemplateError as error:
             raise invalid([(field, f"the model's chat template refuses them: {error}")]) from error
         ids = self._ids(text)
