@@ -17,7 +17,7 @@ from vllm.lora.request import LoRARequest
 from server.engines.adapter_files import adaptable, check_adapter
 from server.engines.base import EngineDead, SwapFailed, SwapMode, Weights
 from server.engines.vllm_core import CommandFailed, Core
-from server.engines.vllm_policies import Draw
+from server.engines.vllm_policies import Draw, to_the_end
 from server.engines.weights import BadWeights, Shapes, shapes
 from settings.engine import EngineSettings
 
@@ -82,13 +82,20 @@ class Adapters:
     scoring = drawing
 
     async def swap(self, weights: Weights) -> None:
+        # Otherwise a caller who gives up could leave an adapter in vLLM that nobody here knows of.
+        await to_the_end(self._swap(weights))
+
+    async def load(self, weights: Weights) -> None:
+        await to_the_end(self._load(weights))
+
+    async def _swap(self, weights: Weights) -> None:
         async with self._changing:
             held = await self._have(weights)
             before, self._current = self._current, held
             if before is not held:
                 self._drop(before)
 
-    async def load(self, weights: Weights) -> None:
+    async def _load(self, weights: Weights) -> None:
         async with self._changing:
             await self._have(weights)
 

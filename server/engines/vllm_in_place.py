@@ -13,7 +13,7 @@ from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
 from server.engines.base import SwapFailed, SwapMode, Weights
 from server.engines.vllm_core import CommandFailed, Core
-from server.engines.vllm_policies import Draw
+from server.engines.vllm_policies import Draw, to_the_end
 from server.engines.weights import BadWeights, Shapes, check_shapes, difference, shapes
 
 
@@ -28,7 +28,6 @@ class InPlace:
         self._tied = frozenset({"lm_head.weight"} if tied else ())
         self._serving = base
         self._swapping = asyncio.Lock()
-        self._swaps: set[asyncio.Task[None]] = set()
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._salt = 0
@@ -69,11 +68,8 @@ class InPlace:
         return
 
     async def swap(self, weights: Weights) -> None:
-        # A caller that loses patience must not leave the engine paused or half-loaded.
-        swap = asyncio.create_task(self._swap(weights), name=f"swap to {weights.version}")
-        self._swaps.add(swap)
-        swap.add_done_callback(self._swaps.discard)
-        await asyncio.shield(swap)
+        # Otherwise a caller who gives up would leave the engine paused.
+        await to_the_end(self._swap(weights))
 
     async def _swap(self, weights: Weights) -> None:
         async with self._swapping:

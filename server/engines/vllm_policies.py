@@ -1,5 +1,7 @@
 """How vLLM holds policy versions: what the two swap modes have in common."""
 
+import asyncio
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +20,17 @@ class Draw:
     adapter: LoRARequest | None = None
     version: str | None = None
     """That of every token; None where vLLM itself tells, token by token."""
+
+
+_unfinished: set[asyncio.Task[None]] = set()
+
+
+async def to_the_end(change: Coroutine[Any, Any, None]) -> None:
+    """Awaits `change`, which goes on by itself when the caller loses patience: nothing stays half done."""
+    task = asyncio.create_task(change)
+    _unfinished.add(task)
+    task.add_done_callback(_unfinished.discard)
+    await asyncio.shield(task)
 
 
 class Policies(Protocol):

@@ -148,7 +148,8 @@ def _in_order(spans: list[str], history: list[str]) -> bool:
 
 
 async def test_no_prefix_outlives_its_version(engine: VllmEngine, versions: list[Weights]) -> None:
-    """Neither in the next version, nor when the same one returns."""
+    """Neither in the next version nor, in mode weights, when one returns: what straddled the swap is mixed."""
+    seen: set[str] = set()
     base, other, _ = versions
     await engine.swap(base)
     for weights in (base, other, base):
@@ -158,7 +159,10 @@ async def test_no_prefix_outlives_its_version(engine: VllmEngine, versions: list
             hits = stat(engine, "counter_prefix_cache_hits")
             [completion] = await complete(engine, request(LONG_PROMPT, GREEDY))
             assert_computed_with(weights, LONG_PROMPT, completion, len(completion.token_ids))
-            assert (stat(engine, "counter_prefix_cache_hits") > hits) == repeated
+            assert (stat(engine, "counter_prefix_cache_hits") > hits) == (
+                repeated or (engine.swap_mode == "adapter" and weights.version in seen)
+            )
+        seen.add(weights.version)
 
 
 @pytest.mark.parametrize("damage", ["missing tensor", "wrong shape", "truncated file", "no file"])
@@ -188,8 +192,10 @@ async def test_weights_that_fail_halfway_are_undone(
 
 async def test_a_caller_that_gives_up_leaves_the_engine_serving(engine: VllmEngine, versions: list[Weights]) -> None:
     base, other, _ = versions
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(engine.swap(other), 0.02)
+    swap = asyncio.create_task(engine.swap(other))
+    await asyncio.sleep(0.002)
+    swap.cancel()
+    await asyncio.gather(swap, return_exceptions=True)
     await engine.swap(base)
     [completion] = await complete(engine, request(PROMPT, DRAWN))
     assert {span.version for span in completion.spans} == {base.version}
