@@ -1,4 +1,4 @@
-"""Brokers that speak TLS and ask for a client's certificate: neither test broker does, so a proxy before one does it."""
+"""Brokers that speak TLS and ask for a client's certificate: no test broker does, so a proxy before one does it."""
 
 import asyncio
 import ssl
