@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from console.client import NO_CREDENTIALS
 from console.endpoints import reachable
 from console.errors import CommandError
 from console.stack import accepts, services, serving, settle_ports
@@ -66,9 +67,9 @@ def test_a_configured_kafka_replaces_the_broker() -> None:
 
 async def test_health_checks_tell_up_from_down() -> None:
     async with FakeFoldback() as fake:
-        assert await serving(fake.chat_address, fake.admin_address)()
+        assert await serving(fake.chat_address, NO_CREDENTIALS)()
         assert await accepts(fake.admin_address)()
-    assert not await serving("127.0.0.1:9", "127.0.0.1:9")()
+    assert not await serving("127.0.0.1:9", NO_CREDENTIALS)()
     assert not await accepts("127.0.0.1:9")()
 
 
