@@ -66,6 +66,11 @@ sample_staleness = Histogram(
 reward_accuracy = Gauge(
     "foldback_reward_model_accuracy_ratio", "Share of pairs that the reward model orders as the rater did.", ["split"]
 )
+reward_source_accuracy = Gauge(
+    "foldback_reward_model_source_accuracy_ratio",
+    "Share of held-out pairs ordered right, by who judged and how; for thumbs and ratings, liked over disliked.",
+    ["source", "kind"],
+)
 reward_calibration_error = Gauge(
     "foldback_reward_model_calibration_error_ratio",
     "Mean gap between the reward model's confidence and its accuracy.",
@@ -151,6 +156,8 @@ def timed(phase: str) -> Iterator[None]:
 
 def show_reward_model(figures: RewardFigures) -> None:
     reward_accuracy.labels("held_out").set(figures.accuracy)
+    for name, accuracy in figures.accuracy_by_source.items():
+        reward_source_accuracy.labels(*name.split("/")).set(accuracy)
     reward_calibration_error.labels("held_out").set(figures.calibration_error)
     reward_loss.labels("held_out").set(figures.heldout_loss)
     reward_length_rule.labels("held_out").set(figures.longer_wins)

@@ -46,6 +46,7 @@ def test_every_metric_of_ours_is_on_it() -> None:
         "foldback_policy_versions_published_total",
         "foldback_ppo_dropped_rollouts_total",
         "foldback_ppo_iterations_total",
+        "foldback_reward_model_source_accuracy_ratio",
     }, "on the dashboard or on this list: these say again what others show"
 
 

@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from prometheus_client import REGISTRY
 from torch import Tensor
 
 from foldback.v1 import feedback_pb2
-from tests.trainer.reward_tastes import FEATURES, example
-from trainer.reward import RewardExample
+from settings.reward import RewardSettings
+from tests.trainer.reward_tastes import FEATURES, example, rankings, taste
+from trainer import metrics
+from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heldout import Report, examine
 
 ANNOTATOR = feedback_pb2.FEEDBACK_SOURCE_ANNOTATOR
@@ -77,6 +80,19 @@ def test_the_standard_error_counts_conversations_not_pairs() -> None:
     report = examine(examples, [members(5, 4, 3, 2, 1)] * 40)
     assert report.accuracy == pytest.approx(0.5)
     assert report.accuracy_error == pytest.approx(0.5 / math.sqrt(39), rel=1e-3)
+
+
+def test_metrics_tell_accuracy_and_calibration_in_all_and_accuracy_by_source() -> None:
+    model = RewardModel(FEATURES, RewardSettings(), seed=0)
+    figures = model.update(rankings(taste(0), 120, seed=0))
+    metrics.show_reward_model(figures)
+
+    def shown(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(f"foldback_reward_model_{name}_ratio", labels)
+
+    assert shown("accuracy", split="held_out") == figures.accuracy > 0.6
+    assert shown("calibration_error", split="held_out") == figures.calibration_error
+    assert shown("source_accuracy", source="end_user", kind="ranking") == pytest.approx(figures.accuracy)
 
 
 def test_nothing_to_measure_is_not_a_number() -> None:
