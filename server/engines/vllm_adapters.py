@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
 
 from server.engines.adapter_files import adaptable, check_adapter
 from server.engines.base import EngineDead, SwapFailed, SwapMode, Weights
@@ -52,6 +53,10 @@ class Adapters:
 
     def arguments(self) -> dict[str, Any]:
         places = self._settings.max_adapters
+        if current_platform.is_cpu():
+            # There, tokens of the base model in a batch with adapters get what is in the last place, so it stays empty:
+            # adapters take the first place that is free, and we never ask for more than max_adapters of them.
+            places += 1
         return {
             "enable_lora": True,
             "max_loras": places,
