@@ -11,6 +11,7 @@ from console.client import Client
 from console.simulate import Answers, Crowd, Tally, ask, simulate
 from console.votes import thumbs
 from foldback.v1 import policy_pb2
+from settings.canary import CanarySettings
 from tests.integration.stack import Stack
 from tests.integration.test_whole_loop import PERSONA
 
@@ -94,4 +95,5 @@ async def test_a_canary_that_users_dislike_is_gone_within_ten_seconds_of_the_dec
         assert answers.version == canary.parent
         assert transition.actor == "trainer"
         assert transition.figures["canary_evidence_against"] >= 20
-        assert transition.figures["canary_raters"] == RATERS
+        # It may be plain before all of them have spoken; nobody decides alone.
+        assert transition.figures["canary_raters"] >= 1 / CanarySettings().rater_share
