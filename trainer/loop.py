@@ -189,7 +189,14 @@ class Trainer:
         progress = self._checkpoints.latest()
         if progress is None:
             return Progress()
-        self._learner.load(self._checkpoints.path(progress.serial))
+        directory = self._checkpoints.path(progress.serial)
+        try:
+            self._learner.load(directory)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise SystemExit(
+                f"{directory}: cannot resume a checkpoint of another Foldback, or of other settings ({error!r}); run it"
+                f" as it was then, or remove {directory.parent} to learn afresh from the judgements in the store"
+            ) from error
         log.info("resumed from checkpoint %d: ppo %d, %s", progress.serial, progress.iteration, progress.version)
         return progress
 

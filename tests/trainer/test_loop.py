@@ -79,6 +79,15 @@ def test_it_says_how_much_feedback_it_waits_for(tmp_path: Path, tiny_model: Path
     assert turns(world.trainer()) == "waiting for feedback: 3 of 40 judgements; rate answers with 'foldback chat'"
 
 
+def test_a_checkpoint_of_another_foldback_is_refused_with_a_remedy(tmp_path: Path, tiny_model: Path) -> None:
+    world = World(tmp_path, tiny_model)
+    assert world.trainer().turn() == ""  # adopts the base policy, and writes it down
+    [state] = tmp_path.rglob("checkpoint-*/reward.json")
+    state.write_text("{}")
+    with pytest.raises(SystemExit, match=r"cannot resume .* remove .* to learn afresh"):
+        world.trainer()
+
+
 def test_it_waits_for_a_base_policy(tmp_path: Path, tiny_model: Path) -> None:
     world = World(tmp_path, tiny_model)
     world.registry.state = type(world.registry)((tmp_path / "other").as_uri()).state  # type: ignore[method-assign]
