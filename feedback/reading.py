@@ -9,7 +9,7 @@ from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 _ROLES = {chat_pb2.ROLE_SYSTEM: "system", chat_pb2.ROLE_USER: "user", chat_pb2.ROLE_ASSISTANT: "assistant"}
 
 
-def read_judgements(db: sqlite3.Connection, after: int) -> list[Judgement]:
+def read_judgements(db: sqlite3.Connection, after: int, kind: Kind | None = None) -> list[Judgement]:
     rows = db.execute(
         "SELECT sequence, record FROM feedback"
         " WHERE state = 'current' AND NOT retracted AND sequence > ? ORDER BY sequence",
@@ -19,6 +19,7 @@ def read_judgements(db: sqlite3.Connection, after: int) -> list[Judgement]:
     return [
         build_judgement(sequence, event, [responses.get(event.tenant, claim.response_id) for claim in event.claims])
         for sequence, event in ((sequence, events_pb2.FeedbackRecorded.FromString(value)) for sequence, value in rows)
+        if kind in (None, event.feedback.WhichOneof("kind"))
     ]
 
 

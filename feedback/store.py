@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from feedback import erasure, join, reading
 from feedback.database import open_reader, open_writer
 from feedback.deadletters import dead_letter, outcome
-from feedback.judgement import Judgement, Prompt
+from feedback.judgement import Judgement, Kind, Prompt
 from feedback.news import outcome_state, retell_outcomes
 from feedback.ratings import Rating, read_ratings
 from feedback.record import Record, Unusable
@@ -51,10 +51,11 @@ class PreferenceStore:
 
     # --- what the trainer reads
 
-    def judgements(self, after: int = 0) -> list[Judgement]:
-        """Those that count (latest of their rater, not retracted, not erased, consenting), by sequence."""
+    def judgements(self, after: int = 0, kind: Kind | None = None) -> list[Judgement]:
+        """Those that count (latest of their rater, not retracted, not erased, consenting), by sequence; of one kind, or
+        of all."""
         with self._snapshot() as db:
-            return reading.read_judgements(db, after)
+            return reading.read_judgements(db, after, kind)
 
     def judgement_count(self, after: int = 0) -> int:
         """`len(judgements(after))`, without reading them."""

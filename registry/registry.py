@@ -104,14 +104,14 @@ class Registry:
             verify(directory, manifest)
             return directory
         directory = cache_dir / version
-        if not directory.is_dir():
-            draft = cache_dir / f"{version}.{uuid.uuid4().hex}"
-            draft.mkdir(parents=True)
-            self._fs.get(f"{self._version_path(version)}/", f"{draft}/", recursive=True)
-            verify(draft, manifest)
-            draft.rename(directory)
-        verify(directory, manifest)
-        return directory
+        if directory.is_dir():
+            verify(directory, manifest)
+            return directory
+        draft = cache_dir / f"{version}.{uuid.uuid4().hex}"
+        draft.mkdir(parents=True)
+        self._fs.get(f"{self._version_path(version)}/", f"{draft}/", recursive=True)
+        verify(draft, manifest)
+        return draft.rename(directory)
 
     def collect(self, keep: int) -> list[str]:
         """Delete the artifacts of ended versions but the newest `keep`; never the active one, its parent,

@@ -205,7 +205,7 @@ class Trainer:
         now, or before the trainer was killed. False: it is there already."""
         progress = self.progress
         if progress.canary and state.active == progress.canary:
-            position = self._mark_learned(state.active)
+            position = self._mark_learned(state.active, self._files(state.active))
             self._save(replace(progress, version=state.active, canary="", fallback=0, learned_position=position))
             self._registry.collect(self._keep_versions)
         elif progress.canary and state.canary != progress.canary:
@@ -213,33 +213,38 @@ class Trainer:
             log.info("canary %s: %s: back to %s", progress.canary, why, progress.version)
             self._go_back(replace(progress, canary="", anchor=progress.fallback, fallback=0))
         elif state.active and state.active != progress.version:
-            self._take(state.active)
-            position = self._mark_learned(state.active)
+            files = self._files(state.active)
+            self._take(state.active, files)
+            position = self._mark_learned(state.active, files)
             self._save(replace(progress, version=state.active, unpublished=0, learned_position=position), anchor=True)
             self._registry.collect(self._keep_versions)
         elif state.canary and not progress.canary:
-            self._take(state.canary)
+            self._take(state.canary, self._files(state.canary))
             self._save(replace(progress, canary=state.canary, unpublished=0, fallback=progress.anchor), anchor=True)
         else:
             return False
         return True
 
-    def _mark_learned(self, version: str) -> int:
+    def _files(self, version: str) -> Path | None:
+        """Where they are, hashes checked, which takes reading them all. None: it is the base policy and has none."""
+        if not self._registry.manifest(version).parent:
+            return None
+        return self._registry.fetch(version, self._scratch / "versions")
+
+    def _mark_learned(self, version: str, files: Path | None) -> int:
         """What `version` learned from says so. Returns the sequence of the last judgement that was learned."""
         position = self.progress.learned_position
-        if not self._registry.manifest(version).parent:
+        if files is None:
             return position
-        learned = set(publish.learned_feedback(self._registry.fetch(version, self._scratch / "versions")))
+        learned = set(publish.learned_feedback(files))
         self._store.mark_learned(learned, version)
         known = [j.sequence for j in self._store.judgements(position) if j.feedback_id in learned]
         log.info("%s is active: it has learned from %d judgements more than the one before", version, len(learned))
         return max(known, default=position)
 
-    def _take(self, version: str) -> None:
+    def _take(self, version: str, files: Path | None) -> None:
         """Continue from the policy of `version`; the learner may hold it already."""
-        adapter = self._base_adapter
-        if self._registry.manifest(version).parent:
-            adapter = self._registry.fetch(version, self._scratch / "versions") / publish.ADAPTER
+        adapter = files / publish.ADAPTER if files else self._base_adapter
         if self._learner.backbone.holds(adapter):
             self._learner.ppo.mark_published(version)
         else:

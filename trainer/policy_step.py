@@ -57,7 +57,9 @@ class PolicyStep:
             scores = kept.rewards + learner.reward.reward(
                 torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
             )
-        imitated = demonstrations.draw(self._store.judgements(), settings, learner.backbone.tokenizer, seed)
+        imitated = demonstrations.draw(
+            self._store.judgements(kind="demonstration"), settings, learner.backbone.tokenizer, seed
+        )
         with metrics.timed("ppo"):
             figures = learner.ppo.update(rollouts, frozen, scores.tolist(), imitated)
         metrics.show_ppo(figures)

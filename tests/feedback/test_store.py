@@ -99,6 +99,7 @@ def test_demonstration_and_comment_carry_their_text(store: PreferenceStore) -> N
         make_feedback("f2", [RESPONSE], comment=feedback_pb2.Comment(text="too long")),
     )
     demonstration, comment = store.judgements()
+    assert store.judgements(kind="demonstration") == [demonstration]
     assert (demonstration.text, [a.candidate_id for a in demonstration.answers]) == ("Rayleigh scattering.", ["r-1"])
     assert (comment.text, len(comment.answers), comment.score) == ("too long", 3, None)
 
