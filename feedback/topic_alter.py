@@ -42,17 +42,33 @@ def compare(topic: Topic, partitions: int, configs: Mapping[str, Mapping[str, An
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A topic that the settings want, as the brokers tell of it."""
+
+    topic: Topic
+    partitions: Sequence[Mapping[str, int]]
+    """None: it is missing."""
+    configs: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def differences(self) -> list[Difference]:
+        return compare(self.topic, len(self.partitions), self.configs)
+
+
+def describe(admin: KafkaAdminClient, settings: FeedbackSettings) -> list[Described]:
+    """Raises KafkaError."""
+    wanted = all_topics(settings)
+    partitions = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
+    present = [topic.name for topic in wanted if partitions.get(topic.name)]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in present]
+    configs = admin.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
+    return [Described(topic, partitions.get(topic.name, ()), configs.get(topic.name, {})) for topic in wanted]
+
+
 def find_differences(admin: KafkaAdminClient, settings: FeedbackSettings) -> list[Difference]:
     """Of the topics that exist. Raises KafkaError."""
-    partitions = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
-    present = [topic for topic in all_topics(settings) if partitions.get(topic.name)]
-    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in present]
-    configs = admin.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
-    return [
-        difference
-        for topic in present
-        for difference in compare(topic, partitions[topic.name], configs.get(topic.name, {}))
-    ]
+    return [difference for each in describe(admin, settings) if each.partitions for difference in each.differences]
 
 
 def alter(admin: KafkaAdminClient, differences: Sequence[Difference]) -> dict[Difference, str]:
