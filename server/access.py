@@ -8,6 +8,7 @@ import grpc
 
 from server.identity import DEFAULT_TENANT
 from server.keys import digest
+from server.rates import Bucket
 from server.status import Refused, exhausted
 from settings.access import ApiKey
 
@@ -45,8 +46,7 @@ class Caller:
         self._per_minute = key.calls_per_minute
         self._max_in_flight = key.max_in_flight
         self._in_flight = 0
-        self._tokens = float(key.calls_per_minute)
-        self._filled = time.monotonic()
+        self._bucket = Bucket(key.calls_per_minute, time.monotonic())
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -67,16 +67,12 @@ class Caller:
 
     def _take_token(self) -> None:
         """A bucket of `calls_per_minute` tokens that fills up within a minute."""
-        now, rate = time.monotonic(), self._per_minute / 60
-        self._tokens = min(self._per_minute, self._tokens + rate * (now - self._filled))
-        self._filled = now
-        if self._tokens < 1:
+        if wait_s := self._bucket.take(time.monotonic(), self._per_minute / 60, self._per_minute):
             raise exhausted(
                 f"this key may call {self._per_minute} times a minute (calls_per_minute)",
                 "QUOTA_RATE",
-                retry_after_s=(1 - self._tokens) / rate,
+                retry_after_s=wait_s,
             )
-        self._tokens -= 1
 
 
 def _unknown(message: str, reason: str) -> Refused:
