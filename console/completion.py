@@ -3,12 +3,6 @@
 from collections.abc import Iterable
 
 QUICK_S = 1.0
-REASONS = (
-    *("UNDECODABLE", "INVALID", "UNKNOWN_SCHEMA", "ID_CONFLICT"),
-    *("RESPONSE_MISSING", "CLAIMS_MISMATCH", "NO_CONSENT"),
-)
-"""Of dead letters."""
-
 Proposals = list[tuple[str, str]]
 """(what to type, what it is)."""
 
@@ -20,7 +14,11 @@ def personas(incomplete: str) -> Proposals:
 
 
 def reasons(incomplete: str) -> Proposals:
-    return _fitting(incomplete.upper(), ((reason, "") for reason in REASONS))
+    """Of dead letters."""
+    from foldback.v1.events_pb2 import DeadLetterReason
+
+    names = (name.removeprefix("DEAD_LETTER_REASON_") for name, number in DeadLetterReason.items() if number)
+    return _fitting(incomplete.upper(), ((name, "") for name in names))
 
 
 def versions(incomplete: str) -> Proposals:

@@ -10,7 +10,7 @@ import typer
 
 from console.completion import personas
 from console.errors import CommandError
-from console.personas import PERSONAS
+from console.personas import PERSONAS, Persona
 
 if TYPE_CHECKING:
     from console.client import Client
@@ -24,6 +24,13 @@ LabelNoise = Annotated[
     float, typer.Option(min=0, max=1, help="Share of judgements that say the opposite of what was meant.")
 ]
 Hostile = Annotated[int, typer.Option(min=0, help="So many of the users always say the opposite.")]
+
+
+def persona_called(name: str) -> Persona:
+    """Raises CommandError with exit code 2 where there is none."""
+    if name not in PERSONAS:
+        raise CommandError(f"no persona {name!r}; there are {', '.join(PERSONAS)}", REFUSED)
+    return PERSONAS[name]
 
 
 def load_settings() -> Settings:

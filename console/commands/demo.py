@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from console.commands.common import Hostile, LabelNoise, Taste
-from console.personas import PERSONAS
+from console.commands.common import Hostile, LabelNoise, Taste, persona_called
 
 
 def demo(
@@ -39,13 +38,10 @@ def demo(
         foldback demo --persona formal --full --out results
     """
     from console.demo import Plan, run_demo
-    from console.errors import CommandError
     from console.simulate import Crowd
 
-    if persona not in PERSONAS:
-        raise CommandError(f"no persona {persona!r}; there are {', '.join(PERSONAS)}", 2)
     crowd = Crowd(
-        PERSONAS[persona],
+        persona_called(persona),
         users,
         rate,
         candidates,

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from console.commands.common import Hostile, LabelNoise, Taste
-from console.personas import PERSONAS
+from console.commands.common import Hostile, LabelNoise, Taste, persona_called
 
 
 def simulate(
@@ -30,15 +29,11 @@ def simulate(
         foldback simulate --conversations 100    stops by itself
     """
     from console.commands.common import load_settings
-    from console.errors import CommandError
+    from console.simulate import Crowd
     from console.simulate_view import run_simulation
 
-    if persona not in PERSONAS:
-        raise CommandError(f"no persona {persona!r}; there are {', '.join(PERSONAS)}", 2)
-    from console.simulate import Crowd
-
     crowd = Crowd(
-        PERSONAS[persona],
+        persona_called(persona),
         users,
         rate,
         candidates,

@@ -28,31 +28,34 @@ WEB_TIMEOUT_S = 5.0
 STALE_CHECKPOINT_S = 3600.0
 
 
-async def server(client: Client, settings: Settings) -> list[Finding]:
+Answer = tuple[list[Finding], bool]
+"""What was found, and whether a Foldback answered, if only to refuse our key."""
+
+
+async def server(client: Client, settings: Settings) -> Answer:
     """Health needs no key; the call after it does."""
     address, log = client.chat_address, settings.data_dir / "logs/server.log"
     try:
         if not await client.health():
-            return [
-                failed("server", f"{address} is not serving: it loads the model, or drains", f"wait; {log} says more")
-            ]
+            loading = f"{address} is not serving: it loads the model, or drains"
+            return [failed("server", loading, f"wait; {log} says more")], True
         await client.feedback_status(NOBODYS)
     except grpc.aio.AioRpcError as error:
         if error.code() in REFUSED:
-            return [failed("server", f"{address} refuses our key ({error.details()})", key("ACCESS"))]
+            return [failed("server", f"{address} refuses our key ({error.details()})", key("ACCESS"))], True
         if error.code() is not grpc.StatusCode.NOT_FOUND:
-            return [await unreached("server", address, error, "ACCESS")]
-    return [ok("server", f"{address} is serving, {credentials(settings.console.access)}")]
+            return await unreached("server", address, error, "ACCESS")
+    return [ok("server", f"{address} is serving, {credentials(settings.console.access)}")], True
 
 
-async def admin(client: Client, settings: Settings) -> list[Finding]:
+async def admin(client: Client, settings: Settings) -> Answer:
     address = client.admin_address
     try:
         listed = await client.list_policies()
     except grpc.aio.AioRpcError as error:
         if error.code() in REFUSED:
-            return [failed("admin", f"{address} refuses our key ({error.details()})", key("ADMIN_ACCESS"))]
-        return [await unreached("admin", address, error, "ADMIN_ACCESS")]
+            return [failed("admin", f"{address} refuses our key ({error.details()})", key("ADMIN_ACCESS"))], True
+        return await unreached("admin", address, error, "ADMIN_ACCESS")
     said = f"{address} serves {listed.serving_version}, {len(listed.policies)} versions listed"
     found = [ok("admin", f"{said}, {credentials(settings.console.admin_access)}")]
     active = [policy.version for policy in listed.policies if policy.state == policy_pb2.POLICY_STATE_ACTIVE]
@@ -66,19 +69,17 @@ async def admin(client: Client, settings: Settings) -> list[Finding]:
         )
     if listed.training_state == policy_pb2.TRAINING_STATE_PAUSED:
         found.append(note("trainer", "training is paused", "'foldback resume-training' takes it up again"))
-    return found
+    return found, True
 
 
-async def unreached(area: str, address: str, error: grpc.aio.AioRpcError, access: str) -> Finding:
+async def unreached(area: str, address: str, error: grpc.aio.AioRpcError, access: str) -> Answer:
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
-        return failed(area, f"{address}: {explain(error, address)}", "its log says more")
+        return [failed(area, f"{address}: {explain(error, address)}", "its log says more")], True
     if not await accepts(address)():
-        return failed(area, f"nobody answers at {address}", START)
-    return failed(
-        area,
-        f"{address} takes connections and answers no call",
-        f"is TLS on at one end only (FOLDBACK_CONSOLE__{access}__TLS_CA), or is it another program?",
-    )
+        return [failed(area, f"nobody answers at {address}", START)], False
+    said = f"{address} takes connections and answers no call"
+    remedy = f"is TLS on at one end only (FOLDBACK_CONSOLE__{access}__TLS_CA), or is it another program?"
+    return [failed(area, said, remedy)], False
 
 
 def key(access: str) -> str:
@@ -90,8 +91,8 @@ def credentials(access: ClientSettings) -> str:
     return f"{key}, {'over TLS' if access.tls_ca else 'without TLS'}"
 
 
-async def trainer(place: Endpoints) -> tuple[list[Finding], bool]:
-    """The trainer's metrics, and whether it answers."""
+async def trainer(place: Endpoints) -> Answer:
+    """The trainer's metrics."""
     samples = await scrape(place.trainer_metrics)
     if samples is None:
         return [failed("trainer", f"nobody answers at {place.trainer_metrics}", f"{START}, or 'foldback train'")], False
@@ -110,7 +111,7 @@ async def trainer(place: Endpoints) -> tuple[list[Finding], bool]:
     return found, True
 
 
-async def server_metrics(place: Endpoints) -> tuple[list[Finding], bool]:
+async def server_metrics(place: Endpoints) -> Answer:
     """The event log as the server sees it, and its clock."""
     samples = await scrape(place.server_metrics)
     if samples is None or not ours(samples):

@@ -204,7 +204,8 @@ async def test_a_key_that_the_server_does_not_know(tmp_path: Path, tiny_model: P
             {"console": {"address": place.chat_address, "admin_address": place.admin_address, **keys}}
         )
         async with Client.of(settings, attempts=1) as client:
-            return [*await services.server(client, settings), *await services.admin(client, settings)]
+            (chat, _), (steer, _) = await services.server(client, settings), await services.admin(client, settings)
+            return [*chat, *steer]
 
     async with running(server_settings(tmp_path, tiny_model, broker, access=access)) as server:
         assert {finding.level for finding in await told(server, known, admin)} == {Level.OK}
