@@ -1,6 +1,6 @@
 """The event log as servers use it: emit an event and know that it is safe.
 
-`emit` answers after the brokers acknowledged, or else after the event was fsynced in the spool; which, it says.
+`emit_all` answers after the brokers acknowledged, or else after the event was fsynced in the spool; which, it says.
 Peers lose feedback between their answer and their log; here nothing is answered before it is durable.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,30 +88,9 @@ class EventLog:
         self._link = Link(self._settings, self._spool)
         await asyncio.to_thread(self._link.first_attempt.wait, _FIRST_CONNECT_S)
 
-    async def emit(
-        self,
-        topic: str,
-        key: str,
-        value: Message,
-        *,
-        event_id: str,
-        type: str,
-        tenant: str,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> Durability:
-        """Returns once the event is durable.
-
-        Raises SpoolFull, LogUnavailable (there is no spool), EventTooLarge; in each case nothing was accepted.
-        """
-        event = build_event(topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers)
-        [outcome] = await self.emit_all([event])
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
     async def emit_all(self, events: Sequence[Event]) -> list[Durability | BaseException]:
-        """Returns once each is durable or refused, with what `emit` returns or raises in its place; events that go
-        together cost a third of as many by themselves."""
+        """Returns once each is durable, or was not accepted: SpoolFull, LogUnavailable (there is no spool) or
+        EventTooLarge stands in its place. Events that go together cost a third of as many by themselves."""
         outcomes = await self._make_durable(events, None)
         if self._receipts and (
             accepted := [
@@ -132,15 +111,12 @@ class EventLog:
         event_id: str,
         type: str,
         tenant: str,
-        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`emit` without waiting, for what must not hold up an answer: never raises; a loss is counted and logged."""
+        """One event, not waited for, as it must not hold up an answer: never raises; a loss is counted and logged."""
 
         async def emit() -> None:
             try:
-                event = build_event(
-                    topic, key, value, event_id=event_id, type=type, tenant=tenant, extra_headers=extra_headers
-                )
+                event = build_event(topic, key, value, event_id=event_id, type=type, tenant=tenant)
                 [outcome] = await self._make_durable([event], _SOON_PATIENCE_S if self._spool else None)
                 if isinstance(outcome, BaseException):
                     raise outcome

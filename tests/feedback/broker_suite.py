@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 
 from feedback.connection import admin_client, read_cluster_id
+from feedback.event import build_event
 from feedback.eventlog import Durability, EventLog
 from feedback.join import RESPONSE_TYPE
 from feedback.joiner import Joiner
 from feedback.outcomes import Outcomes
 from feedback.store import PreferenceStore
-from feedback.submission import FEEDBACK_TYPE
+from feedback.submission import FEEDBACK_TYPE, feedback_event
 from feedback.topics import FEEDBACK, RESPONSES, all_topics, ensure_topics, joiner_group
 from foldback.v1 import events_pb2, feedback_pb2
 from settings.feedback import FeedbackSettings
-from tests.feedback.events import make_feedback, make_response
+from tests.feedback.events import emit, make_feedback, make_response
 
 
 def until(condition: Callable[[], bool], within_s: float) -> float:
@@ -46,25 +47,21 @@ def joining(settings: FeedbackSettings, store: PreferenceStore) -> Iterator[Join
 
 
 async def emit_response(log: EventLog, response: events_pb2.ResponseRecorded) -> Durability:
-    return await log.emit(
-        RESPONSES,
-        response.conversation_id,
-        response,
-        event_id=response.response_id,
-        type=RESPONSE_TYPE,
-        tenant=response.tenant,
+    return await emit(
+        log,
+        build_event(
+            RESPONSES,
+            response.conversation_id,
+            response,
+            event_id=response.response_id,
+            type=RESPONSE_TYPE,
+            tenant=response.tenant,
+        ),
     )
 
 
 async def emit_feedback(log: EventLog, record: events_pb2.FeedbackRecorded) -> Durability:
-    return await log.emit(
-        FEEDBACK,
-        record.claims[0].conversation_id,
-        record,
-        event_id=record.feedback_id,
-        type=FEEDBACK_TYPE,
-        tenant=record.tenant,
-    )
+    return await emit(log, feedback_event(record))
 
 
 class BrokerSuite:

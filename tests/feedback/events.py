@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from feedback.erasure import ERASURE_TYPE
+from feedback.event import Durability, Event
+from feedback.eventlog import EventLog
 from feedback.join import RESPONSE_TYPE
 from feedback.record import Record
 from feedback.submission import FEEDBACK_TYPE, build_record
@@ -10,6 +12,14 @@ from feedback.topics import ERASURES, FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 
 TENANT = "acme"
+
+
+async def emit(log: EventLog, event: Event) -> Durability:
+    """Raises what the log has to say against it."""
+    [outcome] = await log.emit_all([event])
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def make_response(

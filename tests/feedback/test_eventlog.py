@@ -13,6 +13,7 @@ import pytest
 from feedback.connection import client_options
 from feedback.consumer import open_consumer
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker, _accepts
+from feedback.event import build_event
 from feedback.eventlog import Durability, EventLog, EventTooLarge, LogUnavailable, SpoolFull
 from feedback.join import RESPONSE_TYPE
 from feedback.store import PreferenceStore
@@ -20,7 +21,7 @@ from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import feedback_pb2
 from settings.feedback import FeedbackSettings
 from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
-from tests.feedback.events import make_feedback, make_response
+from tests.feedback.events import emit, make_feedback, make_response
 
 RESPONSE = make_response("r")
 
@@ -176,7 +177,7 @@ async def test_envelope_is_cloudevents_binary_mode(broker: str, tmp_path: Path) 
     settings = FeedbackSettings(bootstrap_servers=broker)
     log = EventLog(settings, tmp_path / "spool")
     await log.start()
-    await log.emit(
+    event = build_event(
         "foldback.policies.v1",
         "p1",
         RESPONSE,
@@ -185,6 +186,7 @@ async def test_envelope_is_cloudevents_binary_mode(broker: str, tmp_path: Path) 
         tenant="acme",
         extra_headers={"traceparent": "00-1"},
     )
+    await emit(log, event)
     consumer = open_consumer(settings, ["foldback.policies.v1"], {})
     records = [record for batch in consumer.poll(timeout_ms=5000).values() for record in batch]
     consumer.close()

@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from kafka import KafkaConsumer, TopicPartition
 
-from feedback.eventlog import Durability
+from feedback.event import Durability, build_event
 from feedback.submission import feedback_id
 from feedback.topics import FEEDBACK, OUTCOMES, POLICIES, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2, policy_pb2
@@ -135,7 +135,7 @@ async def test_the_status_is_what_the_trainer_said_last(client: Client) -> None:
     accepted = await client.feedback.SubmitFeedback(thumbs(answer.feedback_token))
     status = feedback_pb2.GetFeedbackStatusRequest(feedback_id=accepted.feedback_id)
     assert (await client.feedback.GetFeedbackStatus(status)).state == feedback_pb2.FEEDBACK_STATE_ACCEPTED
-    durability = await client.server.event_log.emit(
+    outcome = build_event(
         OUTCOMES,
         accepted.feedback_id,
         events_pb2.FeedbackOutcome(
@@ -147,7 +147,7 @@ async def test_the_status_is_what_the_trainer_said_last(client: Client) -> None:
         type="foldback.v1.FeedbackOutcome",
         tenant="default",
     )
-    assert durability is Durability.BROKER
+    assert await client.server.event_log.emit_all([outcome]) == [Durability.BROKER]
     deadline = time.monotonic() + 10
     while (answered := await client.feedback.GetFeedbackStatus(status)).state != feedback_pb2.FEEDBACK_STATE_LEARNED:
         assert time.monotonic() < deadline
