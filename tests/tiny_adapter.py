@@ -1,5 +1,6 @@
-"""A LoRA version of the tiny model as the trainer would publish it: the adapter, and the same policy merged."""
+"""LoRA versions of a model as the trainer would publish them: the adapter, and the same policy merged."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,16 +11,23 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def make_tiny_adapter(base: Path, directory: Path, *, seed: int, rank: int = 8) -> Path:
-    """Write `adapter/` (PEFT, fp32, on the upper two layers) and `weights/` (bf16, merged) below `directory`.
+    """On the upper two layers. B is drawn at random as A is, so that the policy is far from the base's."""
+    return make_adapter(base, directory, seed=seed, rank=rank, layers=(2, 3), drawn=".lora_", scale=0.1)
 
-    B is drawn at random as A is, so that the policy is far from the base's.
+
+def make_adapter(
+    base: Path, directory: Path, *, seed: int, rank: int, layers: Sequence[int], drawn: str, scale: float
+) -> Path:
+    """Write `adapter/` (PEFT, fp32, on `layers`) and `weights/` (bf16, merged) below `directory`.
+
+    Factors whose names hold `drawn` are normal with deviation `scale`; the others are as PEFT makes them.
     """
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=list(TARGETS),
-        layers_to_transform=[2, 3],
+        layers_to_transform=list(layers),
         layers_pattern="layers",
         task_type="CAUSAL_LM",
     )
@@ -27,8 +35,8 @@ def make_tiny_adapter(base: Path, directory: Path, *, seed: int, rank: int = 8) 
     adapted = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
-            if ".lora_" in name:
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+            if drawn in name:
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     adapted.save_pretrained(directory / "adapter")
     (directory / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's model card
     adapted.merge_and_unload().to(torch.bfloat16).save_pretrained(directory / "weights")

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from registry import CanaryPrompt, PolicyState, Registry
+from tests.tiny_adapter import make_adapter
 
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANK, LAYERS = 16, 0.5
 """As `trainer.lora` is shipped."""
 
@@ -18,26 +17,9 @@ RANK, LAYERS = 16, 0.5
 def make_policy(model: Path, folder: Path, seed: int) -> Path:
     """`adapter/` and merged `weights/` below `folder`: about half a nat a token from the base, and as much from others
     of another seed, so that what a wrong version computes shows."""
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    depth = base.config.num_hidden_layers
-    config = LoraConfig(
-        r=RANK,
-        lora_alpha=2 * RANK,
-        target_modules=list(MODULES),
-        layers_to_transform=list(range(depth - round(depth * LAYERS), depth)),
-        layers_pattern="layers",
-        task_type="CAUSAL_LM",
-    )
-    generator = torch.Generator().manual_seed(seed)
-    adapted = get_peft_model(base, config)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if ".lora_B" in name:
-                parameter.copy_(0.004 * torch.randn(parameter.shape, generator=generator))
-    adapted.save_pretrained(folder / "adapter")
-    (folder / "adapter" / "README.md").unlink(missing_ok=True)
-    adapted.merge_and_unload().to(torch.bfloat16).save_pretrained(folder / "weights")
-    return folder
+    depth = AutoConfig.from_pretrained(model).num_hidden_layers
+    layers = range(depth - round(depth * LAYERS), depth)
+    return make_adapter(model, folder, seed=seed, rank=RANK, layers=layers, drawn=".lora_B", scale=0.004)
 
 
 def publish(registry: Registry, policy: Path, scratch: Path, step: int, check: tuple[list[int], list[int]]) -> str:

@@ -1,21 +1,25 @@
-"""A fake Foldback in a thread of its own, so that the command under test may block or be a process."""
+"""What tests of the command and of the page share: a fake Foldback, the command itself, a browser."""
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from playwright.async_api import Browser, Page
 from typer.testing import CliRunner, Result
 
 from console.cli import app
+from tests.console.browser import address, chromium, tab
 from tests.console.fake_server import FakeFoldback
+from tests.integration.stack import Stack
 
 Foldback = Callable[..., Result]
 
 
 @pytest.fixture
 def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFoldback]:
-    """Started and stopped in a loop of another thread; the console's settings point at it."""
+    """Started and stopped in a loop of another thread, so that the command under test may block or be a process; the
+    console's settings point at it."""
     fake = FakeFoldback()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -40,3 +44,16 @@ def foldback() -> Foldback:
         return CliRunner().invoke(app, list(arguments), input=input)
 
     return run
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+async def page(browser: Browser, live_stack: Stack) -> AsyncIterator[Page]:
+    """A fresh visitor of the page of `live_stack`."""
+    async with tab(browser, address(live_stack)) as opened:
+        yield opened

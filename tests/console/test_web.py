@@ -15,7 +15,7 @@ from playwright.async_api import Browser, expect
 from console.stack import PortPicker, accepts
 from console.web.observer import POLL_S
 from foldback.v1 import policy_pb2 as pb
-from tests.console.browser import CONNECTED, arrive, chromium, keep, tab, to
+from tests.console.browser import CONNECTED, arrive, keep, tab, to
 from tests.console.fake_server import BASE, FakeFoldback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -29,12 +29,6 @@ class Slow(FakeFoldback):
         async for event in super().StreamChat(request, context):
             yield event
             await asyncio.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as running:
-        yield running
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import grpc
@@ -13,7 +12,7 @@ from playwright.async_api import Browser, Page, expect
 from console.names import short_version
 from console.scrape import scrape
 from foldback.v1.policy_pb2 import POLICY_STATE_ACTIVE, POLICY_STATE_CANARY
-from tests.console.browser import PHONE, address, arrive, chromium, keep, tab, to, width_beyond_screen
+from tests.console.browser import PHONE, address, arrive, keep, tab, to, width_beyond_screen
 from tests.integration.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -30,18 +29,6 @@ DRAWN = """() => {
 }"""
 """The chart holds points in indigo and swaps in amber."""
 PAGES = ("", "compare", "learning", "versions", "feedback", "feedback/raters", "feedback/dead-letters")
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-async def page(browser: Browser, live_stack: Stack) -> AsyncIterator[Page]:
-    async with tab(browser, address(live_stack)) as opened:
-        yield opened
 
 
 async def at_rest(stack: Stack) -> str:

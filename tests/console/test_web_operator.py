@@ -1,10 +1,9 @@
 """An operator on the web page of a real `foldback up`: dead letters and raters."""
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from feedback.connection import admin_client, read_cluster_id
 from feedback.event import Event, envelope
@@ -12,24 +11,12 @@ from feedback.producer import Producer
 from feedback.submission import FEEDBACK_TYPE
 from feedback.topics import FEEDBACK
 from settings.feedback import FeedbackSettings
-from tests.console.browser import address, arrive, chromium, keep, tab, to
+from tests.console.browser import arrive, keep, to
 from tests.integration.stack import Stack
 
 GARBAGE = Event(FEEDBACK, b"somebody", b"\xff\xff", envelope(event_id="garbage", type=FEEDBACK_TYPE, tenant="default"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-async def page(browser: Browser, live_stack: Stack) -> AsyncIterator[Page]:
-    async with tab(browser, address(live_stack)) as opened:
-        yield opened
 
 
 def emit_garbage(stack: Stack) -> None:

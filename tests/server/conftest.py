@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2_grpc, policy_pb2_grpc, rollout_pb2_grpc
-from registry import CanaryPrompt, PolicyState, Registry
+from registry import PolicyState, Registry
 from server.app import Running, running
 from server.engines.base import Engine, SwapMode
 from settings.feedback import FeedbackSettings
@@ -18,7 +18,7 @@ from settings.load import Settings
 from settings.model import ModelSettings
 from settings.registry import RegistrySettings
 from settings.server import ServerSettings
-from tests.server.engine_reference import of_tokens, reference_logprobs
+from tests.server.engine_reference import canary_prompt
 from tests.tiny_model import make_tiny_model
 
 
@@ -136,20 +136,10 @@ class Publisher:
             base=self.registry.manifest(parent).base,
             base_digest=self.registry.manifest(parent).base_digest,
             figures={"kl": 0.5},
-            canary=[] if weights else [_canary(source, canary_off_by)],
+            canary=[] if weights else [canary_prompt(source, canary_off_by)],
         )
         self.registry.transition(manifest.version, PolicyState.CANDIDATE, reason="test", actor="trainer")
         return manifest.version
-
-
-def _canary(model: Path, off_by: float) -> CanaryPrompt:
-    prompt, completion = (5, 6, 7, 8), [40, 41, 300, 7]
-    logprobs = of_tokens(reference_logprobs(model, prompt, completion), completion)
-    return CanaryPrompt(
-        prompt_token_ids=prompt,
-        completion_token_ids=tuple(completion),
-        logprobs=tuple(x + off_by for x in logprobs.tolist()),
-    )
 
 
 @pytest.fixture

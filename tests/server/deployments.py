@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry import CanaryPrompt, Manifest, PolicyState, Registry
+from registry import Manifest, PolicyState, Registry
 from server.engines.base import Engine, Weights
 from tests.server.conftest import Client, connect, server_settings
-from tests.server.engine_reference import of_tokens, reference_logprobs
+from tests.server.engine_reference import canary_prompt
 from tests.tiny_adapter import make_tiny_adapter
 
 
@@ -84,7 +84,7 @@ class Trainer:
             base=active.base,
             base_digest=base_digest or active.base_digest,
             figures={},
-            canary=[_canary(source / "weights", canary_off_by)],
+            canary=[canary_prompt(source / "weights", canary_off_by)],
         )
         self.registry.transition(manifest.version, PolicyState.CANDIDATE, reason="test", actor="trainer")
         return manifest.version
@@ -97,17 +97,6 @@ class Trainer:
         manifest = self.registry.manifest(version)
         path = self.published(version) / "manifest.json"
         path.write_bytes(Manifest.model_validate(manifest.model_dump() | fields).to_json())
-
-
-@cache
-def _canary(weights: Path, off_by: float) -> CanaryPrompt:
-    prompt, completion = (5, 6, 7, 8), [40, 41, 300, 7]
-    logprobs = of_tokens(reference_logprobs(weights, prompt, completion), completion)
-    return CanaryPrompt(
-        prompt_token_ids=prompt,
-        completion_token_ids=tuple(completion),
-        logprobs=tuple(x + off_by for x in logprobs.tolist()),
-    )
 
 
 def edit_tensors(change: Callable[[dict[str, torch.Tensor], str], None]) -> Callable[[Path], None]:

@@ -3,32 +3,22 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from server.engines.base import Delta, GenerationRequest, SwapFailed, SwapMode, Weights
+from server.engines.base import Delta, GenerationRequest
+from tests.server.bare_engine import BareEngine
 
 SILENT, TICKS = 2, 60
 """Asked for so many tokens, it does as its docstring says."""
 TICK_S = 0.05
 
 
-class Endless:
+class Endless(BareEngine):
     """An engine that says a word for each candidate, and then never comes to an end.
 
     Asked for one token it answers, for SILENT it says nothing at all, and for TICKS it says one word after another.
     """
 
     name = "endless"
-    swap_mode: SwapMode = "weights"
     max_model_len = 512
-
-    def __init__(self) -> None:
-        self.version = ""
-        self.open = 0
-
-    async def start(self) -> None:
-        return
-
-    async def died(self) -> str:
-        return await asyncio.Future()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         self.open += 1
@@ -45,20 +35,3 @@ class Endless:
                 await asyncio.Future()
         finally:
             self.open -= 1
-
-    async def swap(self, weights: Weights) -> None:
-        self.version = weights.version
-
-    async def load(self, weights: Weights) -> None:
-        raise SwapFailed("one version at a time")
-
-    async def unload(self, version: str) -> None:
-        return
-
-    async def score(
-        self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...], version: str = ""
-    ) -> tuple[float, ...]:
-        return (-0.5,) * len(completion_token_ids)
-
-    async def stop(self) -> None:
-        return

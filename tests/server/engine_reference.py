@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from registry import CanaryPrompt
 from server.engines.base import Engine, GenerationRequest, Sampling, VersionSpan, Weights
 from tests.tiny_adapter import make_tiny_adapter
 from tests.tiny_model import make_tiny_model
@@ -95,3 +96,15 @@ def damaged(directory: Path, target: Path, damage: str) -> Path:
     else:
         file.unlink()
     return target
+
+
+@cache
+def canary_prompt(weights: Path, off_by: float) -> CanaryPrompt:
+    """As a version carries it; its logprobs are `off_by` nats what `weights` computes."""
+    prompt, completion = (5, 6, 7, 8), [40, 41, 300, 7]
+    logprobs = of_tokens(reference_logprobs(weights, prompt, completion), completion)
+    return CanaryPrompt(
+        prompt_token_ids=prompt,
+        completion_token_ids=tuple(completion),
+        logprobs=tuple(x + off_by for x in logprobs.tolist()),
+    )
