@@ -8,7 +8,7 @@ from console import votes
 from console.commands.common import Session
 from console.names import short_version
 from console.reading import Left, edit, read_choice, read_line
-from console.terminal import out
+from console.terminal import EMPTY_ANSWER, out
 from foldback.v1 import chat_pb2, feedback_pb2
 
 RATING_KEYS = "[dim][b]u[/b]p · [b]d[/b]own · [b]r[/b] another answer · [b]e[/b]dit · Enter next · [b]q[/b]uit ▸[/] "
@@ -140,7 +140,7 @@ class Conversation:
                 case "candidate_finished":
                     if event.candidate_finished.finish_reason == chat_pb2.FINISH_REASON_LENGTH:
                         ending = " [dim]… (length limit)[/]"
-        out.print(ending)
+        out.print(ending if text else f"[dim]{EMPTY_ANSWER}[/]")
         return Answer(
             text, started.response_id, started.candidate_ids[0], started.feedback_token, started.policy_version
         )

@@ -7,7 +7,7 @@ from console import votes
 from console.commands.common import Session
 from console.ranking import NONE, RankingError, example, format_ranking, parse_ranking
 from console.reading import Left, read_line
-from console.terminal import out
+from console.terminal import EMPTY_ANSWER, out
 from foldback.v1 import chat_pb2
 
 
@@ -27,7 +27,7 @@ def ask_for_ranking(
         response = session.run(session.client.create_chat(request))
     shown = [response.candidates[index] for index in response.display_order]
     for position, candidate in enumerate(shown, start=1):
-        out.print(Panel(Text(candidate.text.strip()), title=f"[bold]{position}[/]", title_align="left"))
+        out.print(Panel(Text(candidate.text.strip() or EMPTY_ANSWER), title=f"[bold]{position}[/]", title_align="left"))
     try:
         tiers = _read_order(len(shown))
     except Left:

@@ -9,6 +9,8 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+EMPTY_ANSWER = "(an empty answer)"
+"""A policy may end an answer at once; people see that it has ended."""
 
 
 def table(*headings: str, title: str | None = None) -> Table:

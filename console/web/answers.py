@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from console.client import Client
+from console.terminal import EMPTY_ANSWER
 from foldback.v1 import chat_pb2
 
 
@@ -14,6 +15,12 @@ class Answer:
     finished: bool = False
     cut: bool = False
     """It ended at the length limit."""
+
+    def shown(self, ended: bool) -> str:
+        """Its text for people, who see whether more will come and whether there was anything at all."""
+        if not ended:
+            return f"{self.text} ▍"
+        return self.text or EMPTY_ANSWER
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from nicegui.events import KeyEventArguments
 from console import votes
 from console.errors import explain
 from console.names import short_version
-from console.web.answers import grow
+from console.web.answers import Answer, grow
 from console.web.composer import Composer
 from console.web.editor import edited
 from console.web.layout import failures_shown, words
@@ -71,6 +71,7 @@ class ChatPage:
             if turn.response is not None:
                 # A stopped answer stays in the conversation, as far as it came.
                 turn.kept, visit.conversation_id = turn.response.answers[0].text, turn.response.conversation_id
+            turn.ended = True
             card.show()
         ui.run_javascript(BOTTOM)
 
@@ -127,15 +128,14 @@ class AnswerCard:
     def show(self) -> None:
         """The turn as it is now."""
         turn = self._turn
-        answer = turn.response.answers[0] if turn.response else None
-        text = turn.kept or (answer.text if answer else "")
-        ended = bool(turn.problem) or bool(answer and answer.finished and turn.kept)
-        self._text.set_text(text + ("" if ended else " ▍"))
+        answer = turn.response.answers[0] if turn.response else Answer("")
+        silent = turn.problem and not answer.text
+        self._text.set_text(turn.kept or ("" if silent else answer.shown(turn.ended)))
         notes = [short_version(turn.response.version)] if turn.response else []
-        notes += ["length limit"] if answer and answer.cut else []
+        notes += ["length limit"] if answer.cut else []
         notes += [turn.problem] if turn.problem else []
-        self._actions.set_visibility(ended)
-        if ended and not self._status.text:
+        self._actions.set_visibility(turn.ended)
+        if turn.ended and not self._status.text:
             self._status.set_text(" · ".join(notes))
         self._mark()
 

@@ -94,7 +94,7 @@ class ComparePage:
             return
         placing = compared.placing
         for card, answer in zip(self._cards, compared.response.answers, strict=True):
-            text = answer.text + ("" if answer.finished or compared.complete else " ▍")
+            text = answer.shown(answer.finished or compared.complete)
             card.show(text, placing.place_of(card.number), open_to_votes)
         self._order.set_text(compared.sent or str(placing) or "Place the best answer first.")
         self._tie.props("color=primary" if placing.tie_next else "color=grey")

@@ -22,6 +22,8 @@ class Turn:
     """The answer as the conversation goes on with it: as served, or as the visitor would have it."""
     thumb: bool | None = None
     problem: str = ""
+    ended: bool = False
+    """Nothing more of the answer will come, whether it has any text or not."""
 
 
 @dataclass(slots=True)

@@ -91,6 +91,21 @@ async def test_what_a_model_writes_is_text(browser: Browser, tmp_path: Path) -> 
         assert await page.title() == "Chat · Foldback"
 
 
+async def test_an_answer_without_a_word_has_ended_and_is_rated(browser: Browser, tmp_path: Path) -> None:
+    """A policy may end an answer at once, and people should tell it what they think of that."""
+    async with FakeFoldback(lambda *_: "") as fake, web(fake, tmp_path) as url, tab(browser, url) as page:
+        await page.get_by_label("Ask anything").fill("tea?")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".fb-text")).to_have_text("(an empty answer)")
+        await page.get_by_label("Bad answer").click()
+        await expect(page.get_by_text("✓ in the event log")).to_be_visible()
+        await to(page, "Compare")
+        await page.get_by_label("A question for it").fill("tea?")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("(an empty answer)")).to_have_count(3)
+        await expect(page.get_by_text("Place the best answer first.")).to_be_visible()
+
+
 async def test_an_answer_can_be_stopped_and_the_conversation_goes_on(browser: Browser, tmp_path: Path) -> None:
     async with Slow(lambda *_: "one " * 400) as fake, web(fake, tmp_path) as url, tab(browser, url) as page:
         await page.get_by_label("Ask anything").fill("count")
