@@ -73,5 +73,5 @@ class PpoSettings(Section):
 
     importance_cap: float = Field(default=2.0, ge=1)
     """Largest weight π_proximal / π_behaviour of a token that an older policy drew."""
-    max_staleness: int = Field(default=2, ge=0)
+    max_staleness: int = Field(default=3, ge=0)
     """Rollouts drawn more than this many updates ago are dropped."""

@@ -59,7 +59,7 @@ class TrainerSettings(Section):
     held_out_fraction: float = Field(default=0.15, gt=0, lt=1)
     """Share of conversations that only judge: the gate's prompts and the reward model's held-out judgements."""
 
-    publish_every: int = Field(default=2, ge=1)
+    publish_every: int = Field(default=3, ge=1)
     """PPO iterations before a candidate goes to the gate; at most one more than ppo.max_staleness."""
     canary_prompts: int = Field(default=4, ge=1)
     """Completions with expected logprobs that a version carries, for servers to check that they serve it."""

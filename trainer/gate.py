@@ -115,12 +115,21 @@ class Gate:
         self._gates = 0
         self._reference: Reference | None = None
         self._active: tuple[str, Evaluation] | None = None
+        self._candidate: tuple[int, Evaluation, float] | None = None
+
+    def knows(self, candidate: int) -> bool:
+        """Whether `candidate` is the last that was examined."""
+        return self._candidate is not None and self._candidate[0] == candidate
 
     def examine(
-        self, pool: PromptPool, score: Score, *, active: str, active_adapter: Path
+        self, pool: PromptPool, score: Score, *, candidate: int, active: str, active_adapter: Path
     ) -> tuple[Report, Evaluation]:
-        """Judge the backbone's present policy against version `active`, both on held-out prompts of `pool`."""
-        self._choose_prompts(pool)
+        """Judge the backbone's present policy against version `active`, both on held-out prompts of `pool`.
+
+        Args:
+            candidate: tells this policy from those examined before; of one that it `knows`, no answers are drawn.
+        """
+        self._choose_prompts(pool, again=self.knows(candidate))
         if self._reference is None:
             with policy_of(self._backbone, self._base_adapter, self._scratch):
                 self._reference = Reference(*self._answers())
@@ -128,22 +137,24 @@ class Gate:
             with policy_of(self._backbone, active_adapter, self._scratch):
                 untrained = self._backbone.holds(self._base_adapter)
                 self._active = active, self._reference.evaluation if untrained else self._answers()[0]
-        candidate, _ = self._answers()
-        forgotten = perplexity_ratio(self._backbone, self._reference, self._temperature)
-        report = judge(candidate, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
-        return report, candidate
+        if self._candidate is None or self._candidate[0] != candidate:
+            forgotten = perplexity_ratio(self._backbone, self._reference, self._temperature)
+            self._candidate = candidate, self._answers()[0], forgotten
+        _, evaluation, forgotten = self._candidate
+        report = judge(evaluation, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
+        return report, evaluation
 
     def promoted(self, version: str, evaluation: Evaluation) -> None:
         """The candidate that was last examined is the active version now: its answers need not be drawn again."""
         self._active = version, evaluation
 
-    def _choose_prompts(self, pool: PromptPool) -> None:
+    def _choose_prompts(self, pool: PromptPool, *, again: bool) -> None:
         """The same as last time, until they are due to change or a user has withdrawn one."""
-        keep = self._prompts if self._gates % self._settings.fresh_prompts_every else []
+        keep = self._prompts if again or self._gates % self._settings.fresh_prompts_every else []
         chosen = for_gate(pool, self._settings.prompts, self._backbone.tokenizer, keep=keep)
-        self._gates += 1
+        self._gates += not again
         if chosen != self._prompts:
-            self._prompts, self._reference, self._active = chosen, None, None
+            self._prompts, self._reference, self._active, self._candidate = chosen, None, None, None
 
     def _answers(self) -> tuple[Evaluation, tuple[FrozenPass, ...]]:
         return evaluate(

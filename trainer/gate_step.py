@@ -58,6 +58,18 @@ class GateStep:
             seed=settings.seed,
         )
 
+    def look_ahead(self, progress: Progress, canary_adapter: Path) -> bool:
+        """Examine the next candidate while the canary, whose place it would take, is on trial: `judge` then has only
+        to decide, by the reward model of that time. False: that has been done.
+
+        Args:
+            canary_adapter: of `progress.canary`.
+        """
+        if self._gate.knows(progress.iteration) or not self._learner.finite:
+            return False
+        self._examine(progress, canary_adapter)
+        return True
+
     def judge(self, progress: Progress, active_adapter: Path) -> Outcome:
         """Judge the present policy, and publish it unless that is put off.
 
@@ -68,13 +80,7 @@ class GateStep:
         if not self._learner.finite:
             log.warning("gate: weights are not finite: back to %s", progress.version)
             return Outcome.GO_BACK
-        with metrics.timed("gate"):
-            report, evaluation = self._gate.examine(
-                prompts.recent(self._store, settings),
-                lambda answers: self._learner.reward.reward(answers.features_PF),
-                active=progress.version,
-                active_adapter=active_adapter,
-            )
+        report, evaluation = self._examine(progress, active_adapter)
         metrics.show_gate(report)
         if report.verdict is Verdict.UNDECIDED and progress.unpublished <= settings.ppo.max_staleness:
             log.info("gate: undecided: %s: training on", report)
@@ -101,6 +107,16 @@ class GateStep:
             metrics.versions_published.inc()
         self._gate.promoted(version, evaluation)
         return Outcome.SERVED
+
+    def _examine(self, progress: Progress, rival_adapter: Path) -> tuple[Report, Evaluation]:
+        with metrics.timed("gate"):
+            return self._gate.examine(
+                prompts.recent(self._store, self._settings),
+                lambda answers: self._learner.reward.reward(answers.features_PF),
+                candidate=progress.iteration,
+                active=progress.continues_from,
+                active_adapter=rival_adapter,
+            )
 
     def _publish(self, progress: Progress, report: Report, evaluation: Evaluation) -> str:
         with metrics.timed("publish"):

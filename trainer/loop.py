@@ -104,7 +104,7 @@ class Trainer:
                 self._pass_gate()
                 return ""
             undecided = self.canary.check(next_is_ready=True)
-            if not undecided:
+            if not undecided or self._gate.look_ahead(self.progress, self._anchored_adapter):
                 return ""  # the next turn follows
         if self._new_judgements() >= self._judgements_needed:
             self._learn_reward()
@@ -169,9 +169,14 @@ class Trainer:
         progress = self.progress
         return progress.unpublished >= self._settings.publish_every and progress.gated != progress.iteration
 
+    @property
+    def _anchored_adapter(self) -> Path:
+        """Of the version that training continues from."""
+        return adapter_in(self._checkpoints.path(self.progress.anchor))
+
     def _pass_gate(self) -> None:
         progress = self.progress
-        match self._gate.judge(progress, adapter_in(self._checkpoints.path(progress.anchor))):
+        match self._gate.judge(progress, self._anchored_adapter):
             case Outcome.GO_BACK:
                 self._go_back(progress)
             case Outcome.TRAIN_ON:

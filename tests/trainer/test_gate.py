@@ -1,6 +1,7 @@
 """The gate: its statistics against closed forms, its verdicts, and real policies through it."""
 
 import math
+from itertools import count
 from pathlib import Path
 from statistics import NormalDist
 
@@ -186,9 +187,13 @@ def test_only_the_candidates_answers_are_drawn_while_prompts_and_active_version_
     gate = gate_over(policy, tmp_path)
     base, asked = tmp_path / "base", pool("a", "bb", "ccc", "dddd")
 
+    candidates = count()
+
     def examine(asked: PromptPool, active: str, adapter: Path) -> tuple[int, Report, Evaluation]:
         before = gate.drawn
-        report, found = gate.examine(asked, first_feature, active=active, active_adapter=adapter)
+        report, found = gate.examine(
+            asked, first_feature, candidate=next(candidates), active=active, active_adapter=adapter
+        )
         return gate.drawn - before, report, found
 
     drawn, report, _ = examine(asked, "p0", base)
@@ -216,9 +221,33 @@ def test_only_the_candidates_answers_are_drawn_while_prompts_and_active_version_
 def test_prompts_change_when_they_are_due(tiny_model: Path, tmp_path: Path) -> None:
     gate = gate_over(backbone(tiny_model), tmp_path, fresh_prompts_every=2)
     few, more = pool("a", "bb", "ccc", "dddd"), pool(*(letter * 3 + "x" * n for n, letter in enumerate("abcdefgh")))
+    both = PromptPool((), few.held_out + more.held_out)
     drawn = []
-    for asked in (few, few, PromptPool((), few.held_out + more.held_out), PromptPool((), few.held_out + more.held_out)):
+    for candidate, asked in enumerate((few, few, both, both)):
         before = gate.drawn
-        gate.examine(asked, first_feature, active="p0", active_adapter=tmp_path / "base")
+        gate.examine(asked, first_feature, candidate=candidate, active="p0", active_adapter=tmp_path / "base")
         drawn.append(gate.drawn - before)
     assert drawn == [8, 4, 8, 4]
+
+
+def test_a_candidate_examined_ahead_is_judged_by_the_reward_model_of_later(tiny_model: Path, tmp_path: Path) -> None:
+    policy = backbone(tiny_model)
+    gate = gate_over(policy, tmp_path, fresh_prompts_every=1)
+    asked, base = pool("a", "bb", "ccc", "dddd"), tmp_path / "base"
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    assert not gate.knows(7)
+    ahead, found = gate.examine(asked, first_feature, candidate=7, active="p0", active_adapter=base)
+    assert gate.knows(7)
+    drawn = gate.drawn
+    later, again = gate.examine(
+        asked, lambda answers: -first_feature(answers), candidate=7, active="p0", active_adapter=base
+    )
+    assert gate.drawn == drawn
+    assert again is found
+    assert later.win_rate == pytest.approx(1 - ahead.win_rate)
+    withdrawn = pool("bb", "ccc", "dddd", "eeeee")
+    _, fresh = gate.examine(withdrawn, first_feature, candidate=7, active="p0", active_adapter=base)
+    assert gate.drawn == drawn + 8, "nothing of a prompt that was withdrawn meanwhile is kept"
+    assert fresh.samples != found.samples

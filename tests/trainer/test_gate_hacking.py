@@ -109,15 +109,16 @@ class Hacker:
         frozen = self.policy.frozen(samples, temperature=1.0)
         self.ppo.update(rollouts, frozen, [self.reward(sample) for sample in samples])
 
-    def pass_gate(self, name: str) -> Verdict:
+    def pass_gate(self, iteration: int) -> Verdict:
         def paid(evaluation: Evaluation) -> torch.Tensor:
             return torch.tensor([self.reward(sample) for sample in evaluation.samples])
 
         report, evaluation = self.gate.examine(
-            PromptPool((), ()), paid, active=self.active, active_adapter=self.adapter
+            PromptPool((), ()), paid, candidate=iteration, active=self.active, active_adapter=self.adapter
         )
         self.paid_more = report.reward > report.active_reward
         if report.verdict is Verdict.PASSED:
+            name = f"p{iteration}"
             self.policy.save_adapter(self.scratch / name)
             self.active, self.adapter = name, self.scratch / name
             self.gate.promoted(name, evaluation)
@@ -149,7 +150,7 @@ def test_ppo_that_spams_what_is_paid_for_is_stopped(tiny_model: Path, tmp_path: 
         hacker.iterate(iteration)
         iteration += 1
         if iteration % 2 == 0:
-            verdict = hacker.pass_gate(f"p{iteration}")
+            verdict = hacker.pass_gate(iteration)
     assert verdict is Verdict.FAILED, "PPO hacks this reward sooner or later"
     assert hacker.paid_more, "refused although it was paid more than the active version"
     distinct, growth = hacker.looks(hacker.adapter)
