@@ -2,14 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from registry.manifest import FileEntry, Manifest
+from registry.manifest import FileEntry
 
 ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
 
-Reason = Literal["absent", "bad_manifest", "path", "format", "truncated", "hash"]
+Reason = Literal["absent", "bad_manifest", "path", "format", "truncated", "hash", "unknown"]
 
 
 class ArtifactError(Exception):
@@ -46,24 +47,29 @@ def check_name(name: str) -> None:
         raise ArtifactError("format", f"{name!r}: a version holds {', '.join(sorted(ALLOWED_SUFFIXES))} only")
 
 
-def verify(directory: Path, manifest: Manifest) -> None:
-    """Check that every file of the manifest is there, whole and unchanged.
+def verify(directory: Path, version: str, files: Mapping[str, FileEntry], only: Sequence[str] = ("",)) -> None:
+    """Check that every one of `files` is there, whole and unchanged, and that no other file of a kind that is loaded
+    stands beside them where paths begin as `only` says.
 
     Raises:
-        ArtifactError: path, format, absent, truncated or hash; the detail names the file.
+        ArtifactError: path, format, absent, truncated, hash or unknown; the detail names the file.
     """
-    for name, entry in manifest.files.items():
+    for name, entry in files.items():
         check_name(name)
         path = directory / name
         if path.is_symlink() or not path.resolve().is_relative_to(directory.resolve()):
             raise ArtifactError("path", f"{name!r} leaves the version's directory")
         if not path.is_file():
-            raise ArtifactError("absent", f"{manifest.version}: {name} is missing")
+            raise ArtifactError("absent", f"{version}: {name} is missing")
         size = path.stat().st_size
         if size != entry.size:
-            raise ArtifactError("truncated", f"{manifest.version}: {name} has {size} bytes of {entry.size}")
+            raise ArtifactError("truncated", f"{version}: {name} has {size} bytes of {entry.size}")
         if sha256_of(path) != entry.sha256:
-            raise ArtifactError("hash", f"{manifest.version}: {name} is not what was published")
+            raise ArtifactError("hash", f"{version}: {name} is not what was published")
+    for path in directory.rglob("*"):
+        name = path.relative_to(directory).as_posix()
+        if path.suffix in ALLOWED_SUFFIXES and name.startswith(tuple(only)) and name not in {*files, "manifest.json"}:
+            raise ArtifactError("unknown", f"{version}: {name} was not published with it")
 
 
 def sha256_of(path: Path) -> str:

@@ -1,117 +1,29 @@
-"""The registry: publish versions, fetch them verified, move them through their life cycle."""
+"""The registry: versions' files, and the life cycle that they move through."""
 
-import shutil
 import threading
 import time
-import uuid
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
-from pydantic import ValidationError
 
-from registry.artifact import ArtifactError, describe, fsync_tree, verify
+from registry.artifacts import Artifacts
 from registry.journal import Entry, Journal, Taken, TrainingChange, Transition
 from registry.lifecycle import ENDED, Move, PolicyState, RegistryState, TrainingState
-from registry.manifest import CanaryPrompt, Manifest, version_name
 
 Listener = Callable[[Transition], None]
 
 
-class Registry:
+class Registry(Artifacts):
     """Safe to share between threads and processes: artifacts never change, transitions are compare-and-swap."""
 
     def __init__(self, url: str) -> None:
         filesystem, root = fsspec.core.url_to_fs(url)
-        self._fs: Any = filesystem
-        self._root = str(root).rstrip("/")
-        self._fs.makedirs(f"{self._root}/versions", exist_ok=True)
+        super().__init__(filesystem, str(root).rstrip("/"))
         self._journal = Journal(self._fs, self._root)
         self._lock = threading.RLock()
         self._state = RegistryState()
         self._entries: list[Entry] = []
         self._listeners: list[Listener] = []
-
-    # Artifacts
-
-    def publish(
-        self,
-        draft: Path,
-        *,
-        step: int,
-        parent: str,
-        base: str,
-        base_digest: str,
-        figures: dict[str, float],
-        canary: Sequence[CanaryPrompt] = (),
-    ) -> Manifest:
-        """Make the files below `draft` an immutable version. `draft` is consumed.
-
-        Publishing the same again (after a crash, say) gives the version that is there.
-
-        Raises:
-            ArtifactError: a file that a version may not hold.
-        """
-        files = describe(draft)
-        manifest = Manifest(
-            version=version_name(step, parent, base_digest, files),
-            parent=parent,
-            base=base,
-            base_digest=base_digest,
-            step=step,
-            create_time=datetime.now(UTC),
-            files=files,
-            figures=figures,
-            canary=tuple(canary),
-        )
-        if self._fs.exists(self._manifest_path(manifest.version)):
-            shutil.rmtree(draft)
-            return self.manifest(manifest.version)
-        self._store(draft, manifest)
-        return manifest
-
-    def publish_base(self, base: str, base_digest: str, canary: Sequence[CanaryPrompt] = ()) -> Manifest:
-        """The version before any learning: no files, the base model itself. Publishing it again changes nothing."""
-        name = version_name(0, "", base_digest, {})
-        if self._fs.exists(self._manifest_path(name)):
-            return self.manifest(name)
-        draft = self._draft()
-        draft.mkdir(parents=True)
-        return self.publish(draft, step=0, parent="", base=base, base_digest=base_digest, figures={}, canary=canary)
-
-    def manifest(self, version: str) -> Manifest:
-        """Raises ArtifactError: absent (never published, or collected) or bad_manifest."""
-        try:
-            data = self._fs.cat_file(self._manifest_path(version))
-        except (FileNotFoundError, NotADirectoryError):
-            raise ArtifactError("absent", f"{version} is not in the registry") from None
-        try:
-            manifest = Manifest.model_validate_json(data)
-        except ValidationError as error:
-            raise ArtifactError("bad_manifest", f"{version}: {error.errors()[0]['msg']}") from None
-        if manifest.version != version:
-            raise ArtifactError("bad_manifest", f"{version}: its manifest names {manifest.version}")
-        return manifest
-
-    def fetch(self, version: str, cache_dir: Path) -> Path:
-        """A local directory with the version's files, all hashes checked. Raises ArtifactError."""
-        manifest = self.manifest(version)
-        if isinstance(self._fs, LocalFileSystem):
-            directory = Path(self._version_path(version))
-            verify(directory, manifest)
-            return directory
-        directory = cache_dir / version
-        if directory.is_dir():
-            verify(directory, manifest)
-            return directory
-        draft = cache_dir / f"{version}.{uuid.uuid4().hex}"
-        draft.mkdir(parents=True)
-        self._fs.get(f"{self._version_path(version)}/", f"{draft}/", recursive=True)
-        verify(draft, manifest)
-        return draft.rename(directory)
 
     def collect(self, keep: int) -> list[str]:
         """Delete the artifacts of ended versions but the newest `keep`; never the active one, its parent,
@@ -128,11 +40,10 @@ class Registry:
             for version, status in state.states.items()
             if status in ENDED and version not in spared and not version.startswith("p000000-")
         ]
-        present = [version for version in ended if self._fs.exists(self._manifest_path(version))]
+        present = [version for version in ended if self.has(version)]
         collected = present[: max(0, len(present) - keep)]
         for version in collected:
-            self._fs.rm(self._manifest_path(version))
-            self._fs.rm(self._version_path(version), recursive=True)
+            self.remove(version)
         return collected
 
     # Life cycle
@@ -271,30 +182,3 @@ class Registry:
                 self._state.training_state = entry.training.state
             self._state.sequence = entry.sequence
             self._entries.append(entry)
-
-    def _store(self, draft: Path, manifest: Manifest) -> None:
-        target = self._version_path(manifest.version)
-        if isinstance(self._fs, LocalFileSystem):
-            (draft / "manifest.json").write_bytes(manifest.to_json())
-            inside = self._draft()
-            inside.parent.mkdir(exist_ok=True)
-            shutil.move(draft, inside)
-            fsync_tree(inside)
-            inside.rename(target)
-        else:
-            for name in manifest.files:
-                self._fs.put_file(str(draft / name), f"{target}/{name}")
-            # Last: on an object store a version exists once its manifest does.
-            self._fs.pipe_file(self._manifest_path(manifest.version), manifest.to_json())
-            shutil.rmtree(draft)
-
-    def _draft(self) -> Path:
-        local = isinstance(self._fs, LocalFileSystem)
-        parent = Path(self._root) / "drafts" if local else Path(fsspec.config.conf.get("tmp", "/tmp"))
-        return parent / uuid.uuid4().hex
-
-    def _version_path(self, version: str) -> str:
-        return f"{self._root}/versions/{version}"
-
-    def _manifest_path(self, version: str) -> str:
-        return f"{self._version_path(version)}/manifest.json"

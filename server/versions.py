@@ -61,7 +61,8 @@ class Versions:
                 raise Refusal(f"{version} was trained from {manifest.base}, whose weights are not this server's base")
             if not manifest.files:
                 return manifest, Weights(version, self.base_dir)
-            weights = self._fitting(version, self._registry.fetch(version, self._cache_dir))
+            directory = self._registry.fetch(version, self._cache_dir, [f"{self._swap_mode}/"])
+            weights = self._fitting(version, directory)
             check_finite(weights.directory)
         except (ArtifactError, BadWeights) as error:
             raise Refusal(str(error)) from error

@@ -23,6 +23,9 @@ def publish(tmp_path: Path) -> Callable[..., Manifest]:
         draft = tmp_path / uuid.uuid4().hex
         (draft / "adapter").mkdir(parents=True)
         (draft / "adapter" / "adapter_config.json").write_text(json.dumps({"content": content or draft.name}))
+        for folder in ("adapter", "weights"):
+            (draft / folder).mkdir(exist_ok=True)
+            (draft / folder / "model.safetensors").write_text(f"{folder} {content or draft.name}")
         return registry.publish(
             draft, step=step, parent=parent, base="tiny", base_digest=BASE_DIGEST, figures={"kl": 1.5}
         )

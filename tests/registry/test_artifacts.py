@@ -62,6 +62,67 @@ def test_damage_on_disk_is_refused(
     assert caught.value.reason == reason
 
 
+def published_file(registry: Registry, version: str, name: str) -> str:
+    """Where the registry has it, on its own filesystem."""
+    return f"{registry._version_path(version)}/{name}"
+
+
+@pytest.mark.parametrize("used", ["adapter", "weights"])
+@pytest.mark.parametrize("damage", ["changed", "deleted"])
+def test_what_is_not_used_is_not_read_and_what_is_used_is_verified(
+    registry: Registry, publish: Publish, tmp_path: Path, used: str, damage: str
+) -> None:
+    [unused] = {"adapter", "weights"} - {used}
+    for folder in (unused, used):
+        version = publish(registry).version
+        file = published_file(registry, version, f"{folder}/model.safetensors")
+        if damage == "deleted":
+            registry._fs.rm(file)
+        else:
+            registry._fs.pipe_file(file, registry._fs.cat_file(file)[::-1])
+        if folder == unused:
+            directory = registry.fetch(version, tmp_path / "cache", only=[f"{used}/"])
+            assert (directory / used / "model.safetensors").read_text().startswith(used)
+        else:
+            with pytest.raises(ArtifactError, match=rf"{used}/model\.safetensors") as caught:
+                registry.fetch(version, tmp_path / "cache", only=[f"{used}/"])
+            assert caught.value.reason == ("absent" if damage == "deleted" else "hash")
+        with pytest.raises(ArtifactError):
+            registry.fetch(version, tmp_path / "cache")
+
+
+def test_a_copy_grows_by_what_is_asked_for(publish: Publish, tmp_path: Path) -> None:
+    registry, cache = Registry("memory://grows"), tmp_path / "cache"
+    version = publish(registry).version
+    directory = registry.fetch(version, cache, only=["adapter/"])
+    assert not (directory / "weights").exists()
+    assert registry.fetch(version, cache) == directory
+    assert (directory / "weights" / "model.safetensors").is_file()
+    assert [path.name for path in cache.iterdir()] == [version]
+
+
+def test_a_copy_that_was_damaged_is_made_anew(publish: Publish, tmp_path: Path) -> None:
+    """The version itself is whole: it must not be refused for ever because of this machine's disk."""
+    registry = Registry("memory://damaged")
+    version = publish(registry).version
+    file = registry.fetch(version, tmp_path) / "weights" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert (registry.fetch(version, tmp_path) / "weights" / "model.safetensors").read_bytes() == whole
+
+
+def test_a_file_that_was_slipped_in_is_refused(publish: Publish, tmp_path: Path) -> None:
+    """Whoever loads `weights/*.safetensors` would load it, and no hash covers it."""
+    registry = Registry((tmp_path / "registry").as_uri())
+    version = publish(registry).version
+    slipped = registry.fetch(version, tmp_path) / "weights" / "zzz.safetensors"
+    slipped.write_bytes(b"stolen")
+    with pytest.raises(ArtifactError, match=r"weights/zzz\.safetensors was not published") as caught:
+        registry.fetch(version, tmp_path)
+    assert caught.value.reason == "unknown"
+    assert registry.fetch(version, tmp_path, only=["adapter/"])
+
+
 def test_a_link_out_of_the_version_is_refused(publish: Publish, tmp_path: Path) -> None:
     registry = Registry((tmp_path / "registry").as_uri())
     manifest = publish(registry)
