@@ -136,7 +136,10 @@ class Engine(Protocol):
     async def score(
         self, prompt_token_ids: tuple[int, ...], completion_token_ids: tuple[int, ...], version: str = ""
     ) -> tuple[float, ...]:
-        """Logprob of each completion token at temperature 1, in nats, under `version` (as in GenerationRequest)."""
+        """Logprob of each completion token at temperature 1, in nats, under `version` (as in GenerationRequest).
+
+        Waits for no request to end, and none makes room for it.
+        """
         ...
 
     async def stop(self) -> None: ...

@@ -29,11 +29,9 @@ from server.engines.vllm_adapters import Adapters
 from server.engines.vllm_core import PROCESSES_DIED, Core
 from server.engines.vllm_in_place import InPlace
 from server.engines.vllm_policies import Draw, Policies
+from server.engines.vllm_scheduler import BACKGROUND, CHECK, USER, keep_check_seat
 from server.engines.vllm_seats import Seats
 from settings.server import ServerSettings
-
-USER, BACKGROUND = 0, 1
-"""vLLM's priorities: the lower goes first."""
 
 
 class VllmEngine:
@@ -59,7 +57,9 @@ class VllmEngine:
             self._policies = self._hold(Weights("", directory))
             others = set(multiprocessing.active_children())
             with vllm_environment.of_children(self._settings.torch_threads):
-                llm = AsyncLLM.from_engine_args(self._arguments(directory))
+                config = self._arguments(directory).create_engine_config()
+                keep_check_seat(config.scheduler_config)
+                llm = AsyncLLM.from_vllm_config(config)
             self._core.begin(llm, [child for child in multiprocessing.active_children() if child not in others])
             await self._policies.start()
         except Exception as error:
@@ -82,7 +82,8 @@ class VllmEngine:
             model=str(directory),
             dtype=self._settings.dtype,
             max_model_len=self.max_model_len,
-            max_num_seqs=self._settings.max_batch,
+            max_num_seqs=self._settings.max_batch + 1,
+            max_num_active_seqs=self._settings.max_batch,
             enforce_eager=ours.eager,
             gpu_memory_utilization=ours.gpu_memory_utilization,
             use_tqdm_on_load=False,
@@ -164,10 +165,10 @@ class VllmEngine:
             prompt = tokens_input(context, cache_salt=draw.salt)
             name = f"score-{uuid.uuid4()}"
             try:
-                [output] = [
-                    output
-                    async for output in self._core.alive().generate(prompt, parameters, name, lora_request=draw.adapter)
-                ]
+                scoring = self._core.alive().generate(
+                    prompt, parameters, name, lora_request=draw.adapter, priority=CHECK
+                )
+                [output] = [output async for output in scoring]
             except EngineDeadError as error:
                 raise self._core.die(PROCESSES_DIED) from error
         tokens = context[len(prompt_token_ids) :]

@@ -1,0 +1,71 @@
+"""A version's check while users fill every seat of a running vLLM, and more of them wait."""
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import torch
+
+from server.engines.base import Sampling, Weights
+from settings.server import ServerSettings
+from tests.server.engine_reference import make_version, merged, of_tokens, reference_logprobs, request
+
+pytest.importorskip("vllm")
+from server.engines.vllm import VllmEngine
+from tests.integration.test_swap_vllm import BF16_NATS, COMPLETION, PROMPT, stat, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+SEATS = ServerSettings().max_batch
+LONG = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=450)
+SOON = 40
+"""Tokens that users may see while a check runs, of LONG's. It takes one or two; how many pass unseen depends on how
+busy the machine is."""
+
+
+class Users:
+    """Each has asked once, for a long answer."""
+
+    def __init__(self, engine: VllmEngine, count: int) -> None:
+        self._engine = engine
+        self.tokens = [0] * count
+        self.finished = 0
+        self.most_seated = 0.0
+        self.tasks = [asyncio.create_task(self._ask(number)) for number in range(count)]
+
+    async def _ask(self, number: int) -> None:
+        async with aclosing(self._engine.generate(request(PROMPT, LONG))) as deltas:
+            async for delta in deltas:
+                self.tokens[number] += len(delta.token_ids)
+                self.most_seated = max(self.most_seated, stat(self._engine, "gauge_scheduler_running"))
+                self.finished += delta.finish_reason is not None
+
+
+@pytest.fixture(params=["vllm_in_place", "vllm_adapters"])
+def engine(request: pytest.FixtureRequest) -> VllmEngine:
+    engine: VllmEngine = request.getfixturevalue(request.param)
+    return engine
+
+
+async def test_a_check_waits_for_nobody_and_pushes_nobody_out(
+    engine: VllmEngine, tiny_model: Path, tmp_path: Path
+) -> None:
+    await engine.swap(Weights("p000000", tiny_model))
+    version = make_version(engine, "p000040", tiny_model, tmp_path, seed=40)
+    preempted = stat(engine, "counter_num_preempted_reqs")
+    users = Users(engine, SEATS + 8)
+    await until(lambda: stat(engine, "gauge_scheduler_running") == SEATS)
+    assert stat(engine, "gauge_scheduler_waiting") > 0
+    await (engine.swap if engine.swap_mode == "weights" else engine.load)(version)
+    for _ in range(5):
+        before = list(users.tokens)
+        scored = await engine.score(PROMPT, COMPLETION, version.version)
+        assert max(now - then for now, then in zip(users.tokens, before, strict=True)) <= SOON
+        expected_T = of_tokens(reference_logprobs(merged(version), PROMPT, list(COMPLETION)), list(COMPLETION))
+        torch.testing.assert_close(torch.tensor(scored), expected_T, atol=BF16_NATS, rtol=0)
+    await asyncio.gather(*users.tasks)
+    assert users.finished == SEATS + 8
+    assert users.most_seated <= SEATS + 1
+    assert stat(engine, "counter_num_preempted_reqs") == preempted
+    await engine.swap(Weights("p000000", tiny_model))
+    await engine.unload(version.version)
