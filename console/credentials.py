@@ -13,12 +13,12 @@ def check_credentials(settings: Settings) -> None:
     """Raises CommandError that names every setting which is missing."""
     server = settings.server.access
     callers = (
-        ("console.access", settings.console.access, bool(server.api_keys), bool(server.client_ca)),
-        ("console.admin_access", settings.console.admin_access, bool(server.admin_keys), bool(server.admin_client_ca)),
+        ("console.access", settings.console.access, server.api_keys_wanted, bool(server.client_ca)),
+        ("console.admin_access", settings.console.admin_access, server.admin_keys_wanted, bool(server.admin_client_ca)),
         (
             "trainer.server_access",
             settings.trainer.server_access,
-            bool(server.admin_keys),
+            server.admin_keys_wanted,
             bool(server.admin_client_ca),
         ),
     )

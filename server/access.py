@@ -21,8 +21,15 @@ class Access:
     """The keys of one port. Without any, everyone is the default tenant and has no quota."""
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
-        self._callers = {key.sha256: Caller(key) for key in keys}
+        self._callers: dict[str, Caller] = {}
+        self.replace(keys)
         self._anyone = Caller(ApiKey(sha256="0" * 64, tenant=DEFAULT_TENANT))
+
+    def replace(self, keys: Sequence[ApiKey]) -> None:
+        """From the next call on these are the keys. One that stays as it is keeps count of its quota; calls that are
+        open with one that goes are finished."""
+        same = {digest: caller for digest, caller in self._callers.items() if caller.key in keys}
+        self._callers = {key.sha256: same.get(key.sha256) or Caller(key) for key in keys}
 
     def caller(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> "Caller":
         """Whose call this is. Raises Refused (UNAUTHENTICATED)."""
@@ -42,6 +49,7 @@ class Caller:
     """One key: its tenant, and what is left of its quota on this replica."""
 
     def __init__(self, key: ApiKey) -> None:
+        self.key = key
         self.tenant = key.tenant
         self._per_minute = key.calls_per_minute
         self._max_in_flight = key.max_in_flight

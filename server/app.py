@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -38,6 +39,7 @@ from server.feedback_service import FeedbackService
 from server.health import Health
 from server.identity import DEFAULT_TENANT
 from server.interceptor import CallInterceptor
+from server.key_files import KeyFile, follow
 from server.log_metrics import EventLogCollector, observe_ack
 from server.policy_service import PolicyService
 from server.ports import listen, options, warn_if_open
@@ -48,6 +50,7 @@ from server.swap import ACTOR, SwapController
 from server.traffic import Traffic
 from server.versions import Versions
 from settings import Settings, SettingsError
+from settings.access import ApiKey
 
 log = logging.getLogger(__name__)
 CHAT = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name
@@ -85,10 +88,15 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
 
     Raises:
         EngineDead: the model cannot be loaded, or no version can be served.
-        SettingsError: the settings do not fit what is in the registry.
+        SettingsError: the settings do not fit what is in the registry, or a file of keys cannot be used.
         OSError: a port is taken.
     """
     async with AsyncExitStack() as stack:
+        server, access = settings.server, settings.server.access
+        callers = [
+            await _access("api_keys", access.api_keys, access.api_keys_file, stack),
+            await _access("admin_keys", access.admin_keys, access.admin_keys_file, stack),
+        ]
         registry = await asyncio.to_thread(Registry, settings.registry_url)
         engine = engine or create_engine(settings)
         stack.push_async_callback(engine.stop)
@@ -107,7 +115,7 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
         replica = await asyncio.to_thread(Replica, settings.registry_url, settings.server.canary_share)
         swap = SwapController(engine, registry, versions, traffic, replica, settings.server, poll_interval_s, broken)
         await swap.start()
-        await _follow(swap, stack)
+        _in_parallel(swap.run(), "swap", stack)
 
         outcomes = Outcomes(settings.feedback)
         await outcomes.start()
@@ -116,13 +124,10 @@ async def running(settings: Settings, engine: Engine | None = None) -> AsyncIter
         responses = ResponseLog(event_log)
         stack.callback(responses.flush)
         admission = Admission(settings.server.max_in_flight)
-        server, access = settings.server, settings.server.access
         warn_if_open(server)
         interceptors = [
-            CallInterceptor(
-                server.default_deadline_s, lambda: broken("the engine died; its log says why"), Access(keys)
-            )
-            for keys in (access.api_keys, access.admin_keys)
+            CallInterceptor(server.default_deadline_s, lambda: broken("the engine died; its log says why"), each)
+            for each in callers
         ]
         public, admin = (grpc.aio.server(interceptors=[each], options=options(server)) for each in interceptors)
         chat_pb2_grpc.add_ChatServiceServicer_to_server(
@@ -195,12 +200,23 @@ async def _ensure_active(
         )
 
 
-async def _follow(swap: SwapController, stack: AsyncExitStack) -> None:
-    following = asyncio.create_task(swap.run(), name="swap")
+async def _access(name: str, keys: Sequence[ApiKey], file: Path | None, stack: AsyncExitStack) -> Access:
+    """Of one port: the keys stand in the settings, or in a file that is followed. Raises SettingsError."""
+    if file is None:
+        return Access(keys)
+    key_file = KeyFile(f"server.access.{name}_file", file)
+    access = Access(await asyncio.to_thread(key_file.read))
+    _in_parallel(follow(key_file, access.replace), name, stack)
+    return access
+
+
+def _in_parallel(job: Coroutine[Any, Any, None], name: str, stack: AsyncExitStack) -> None:
+    """Until the stack unwinds."""
+    running = asyncio.create_task(job, name=name)
 
     async def stop() -> None:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
     stack.push_async_callback(stop)
 

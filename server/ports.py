@@ -60,11 +60,11 @@ def warn_if_open(settings: ServerSettings) -> None:
     if _is_loopback(settings.host):
         return
     access = settings.access
-    for port, keys, client_ca, what in (
-        ("public", access.api_keys, access.client_ca, "chat and rate"),
-        ("admin", access.admin_keys, access.admin_client_ca, "PROMOTE, ROLL BACK AND PAUSE LEARNING"),
+    for port, keyed, client_ca, what in (
+        ("public", access.api_keys_wanted, access.client_ca, "chat and rate"),
+        ("admin", access.admin_keys_wanted, access.admin_client_ca, "PROMOTE, ROLL BACK AND PAUSE LEARNING"),
     ):
-        if not keys and not client_ca:
+        if not keyed and not client_ca:
             log.warning(
                 "server.host=%s: whoever reaches the %s port may %s; set server.access.%s or keep to 127.0.0.1",
                 settings.host,
@@ -72,7 +72,7 @@ def warn_if_open(settings: ServerSettings) -> None:
                 what,
                 "admin_keys" if port == "admin" else "api_keys",
             )
-    if (access.api_keys or access.admin_keys) and not access.tls_certificate:
+    if (access.api_keys_wanted or access.admin_keys_wanted) and not access.tls_certificate:
         log.warning("server.host=%s: API keys travel in the clear; set server.access.tls_certificate", settings.host)
 
 

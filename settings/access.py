@@ -26,6 +26,11 @@ class AccessSettings(Section):
     """Who may call the public port, by `authorization: Bearer KEY`. Empty: everyone who reaches it."""
     admin_keys: tuple[ApiKey, ...] = ()
     """Who may call the admin port (operators, and the trainer for rollouts). Empty: everyone who reaches it."""
+    api_keys_file: Path | None = None
+    """The keys of `api_keys` in a YAML file of their own, read anew within a second of its change. One that cannot be
+    used then leaves the keys before it in force, and the log says why."""
+    admin_keys_file: Path | None = None
+    """The same for `admin_keys`."""
     tls_certificate: Path | None = None
     """PEM chain that both ports show. None: no TLS."""
     tls_key: Path | None = None
@@ -34,6 +39,23 @@ class AccessSettings(Section):
     """PEM authorities; the public port then asks every client for a certificate of theirs (mTLS)."""
     admin_client_ca: Path | None = None
     """The same for the admin port."""
+
+    @property
+    def api_keys_wanted(self) -> bool:
+        """The public port asks callers for a key."""
+        return bool(self.api_keys or self.api_keys_file)
+
+    @property
+    def admin_keys_wanted(self) -> bool:
+        """The admin port does."""
+        return bool(self.admin_keys or self.admin_keys_file)
+
+    @model_validator(mode="after")
+    def _keys_here_or_in_a_file(self) -> Self:
+        for name in ("api_keys", "admin_keys"):
+            if getattr(self, name) and (file := getattr(self, f"{name}_file")):
+                raise ValueError(f"{name} and {name}_file={file}: keep the keys in one of them, and unset the other")
+        return self
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
