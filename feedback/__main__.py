@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConfigurationError, KafkaError
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -21,6 +21,7 @@ from feedback.commands import broker_settings, busy, operate
 from feedback.connection import admin_client, read_cluster_id
 from feedback.dlq import describe, find_letter, newest_letters, read_letters
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker
+from feedback.handshake import NotAdmitted
 from feedback.importing import BATCH, send_import
 from feedback.producer import Producer
 from feedback.replay import event_of, replay, summary
@@ -178,7 +179,7 @@ def main() -> None:
         app()
     except (KafkaError, BrokerFailed, settings_package.SettingsError, LookupError, ValueError) as error:
         print(f"{error}", file=sys.stderr)
-        if isinstance(error, KafkaError):
+        if isinstance(error, KafkaError) and not isinstance(error, NotAdmitted | KafkaConfigurationError):
             print(
                 "Is it running? 'foldback up' embeds a broker; FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS names others.",
                 file=sys.stderr,

@@ -5,8 +5,9 @@ import socket
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaConfigurationError, KafkaConnectionError
+from kafka.errors import KafkaConfigurationError, KafkaConnectionError, KafkaError
 
+from feedback.handshake import NotAdmitted, shake_hands
 from settings.feedback import FeedbackSettings
 
 _PROBE_TIMEOUT_S = 1.0
@@ -16,30 +17,54 @@ logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
 def require_brokers(settings: FeedbackSettings) -> None:
-    """Ask before a client is made: one of kafka-python whose constructor fails leaves a thread behind.
+    """Ask before a client is made: its own errors come late, and say little.
 
-    Raises KafkaConfigurationError when no broker is set, KafkaConnectionError when none accepts connections.
+    Raises KafkaConfigurationError when a setting is missing or malformed, KafkaConnectionError when no broker accepts
+    connections, NotAdmitted when one does and then refuses us.
     """
-    if not settings.bootstrap_servers:
-        raise KafkaConfigurationError("feedback.bootstrap_servers is empty; name a broker, or run 'foldback up'")
-    for server in settings.bootstrap_servers.split(","):
-        host, _, port = server.strip().rpartition(":")
+    _require_settings(settings)
+    refusal: KafkaError = KafkaConnectionError(f"no broker at {settings.bootstrap_servers}")
+    for server in _servers(settings):
+        host, _, port = server.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S).close()
+            shake_hands(server, settings, client_options(settings))
             return
         except OSError:
             continue
+        except NotAdmitted as error:
+            refusal = error
         except ValueError:
             raise KafkaConfigurationError(
                 f"feedback.bootstrap_servers={settings.bootstrap_servers!r}: {server!r} is not host:port"
             ) from None
-    raise KafkaConnectionError(f"no broker at {settings.bootstrap_servers}")
+    raise refusal
+
+
+def _require_settings(settings: FeedbackSettings) -> None:
+    """kafka-python takes an empty name or password, and lets the broker find out."""
+    if not settings.bootstrap_servers:
+        raise KafkaConfigurationError("feedback.bootstrap_servers is empty; name a broker, or run 'foldback up'")
+    if settings.security_protocol.startswith("SASL"):
+        for field, value in (
+            ("sasl_username", settings.sasl_username),
+            ("sasl_password", settings.sasl_password.get_secret_value()),
+        ):
+            if not value:
+                raise KafkaConfigurationError(
+                    f"feedback.{field} is empty and feedback.security_protocol={settings.security_protocol};"
+                    f" set FOLDBACK_FEEDBACK__{field.upper()}"
+                )
+
+
+def _servers(settings: FeedbackSettings) -> list[str]:
+    return [server.strip() for server in settings.bootstrap_servers.split(",")]
 
 
 def client_options(settings: FeedbackSettings) -> dict[str, Any]:
     """The options that producers, consumers and admin clients share."""
     options: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
+        "bootstrap_servers": _servers(settings),
         "security_protocol": settings.security_protocol,
         "bootstrap_timeout_ms": 3000,
         "request_timeout_ms": 10_000,
@@ -54,10 +79,17 @@ def client_options(settings: FeedbackSettings) -> dict[str, Any]:
     if settings.security_protocol.startswith("SASL"):
         options |= {
             "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_username": _sasl_name(settings),
             "sasl_plain_password": settings.sasl_password.get_secret_value(),
         }
     return options
+
+
+def _sasl_name(settings: FeedbackSettings) -> str:
+    """SCRAM separates its fields by commas (RFC 5802, section 5.1); kafka-python 3.0.12 sends a name as it is."""
+    if settings.sasl_mechanism == "PLAIN":
+        return settings.sasl_username
+    return settings.sasl_username.replace("=", "=3D").replace(",", "=2C")
 
 
 def admin_client(settings: FeedbackSettings) -> KafkaAdminClient:

@@ -49,17 +49,17 @@ class Joiner:
 
     def run(self, stop: threading.Event) -> None:
         """Join until `stop` is set; brokers that are away are tried again. For a thread of its own."""
-        away = False
+        said = ""
         while not stop.is_set():
             try:
                 with _Session(self._settings, self._store, self.state) as session:
-                    away = False
+                    said = ""
                     while not stop.is_set():
                         session.step()
             except (KafkaError, OSError) as error:
-                if not away:
+                if str(error) != said:
                     log.warning("joiner: brokers at %s: %s; trying again", self._settings.bootstrap_servers, error)
-                away = True
+                said = str(error)
             except Exception:  # nothing may end the joiner unseen: feedback would pile up behind it
                 log.exception("joiner: starting again from what is stored")
             stop.wait(self._settings.reconnect_interval_s)

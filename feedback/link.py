@@ -35,6 +35,8 @@ class Link:
         self._stopping = False
         self._checked: set[str] = set()
         """Clusters whose topics have been looked at."""
+        self._said = ""
+        """Why there is no connection, as it was last logged; attempts go on twice a second."""
         self.first_attempt = threading.Event()
         """Set once the brokers were reached, or found away."""
         self._thread = threading.Thread(target=self._run, name="feedback-link", daemon=True)
@@ -96,6 +98,7 @@ class Link:
         if self._spool is not None and (again := self._spool.unsend_elsewhere(cluster_id)):
             log.info("the brokers are a new cluster; sending %d unread events again", again)
         self._producer = producer
+        self._said = ""
         log.info("connected to brokers at %s, cluster %s", self._settings.bootstrap_servers, cluster_id)
         return producer
 
@@ -113,7 +116,8 @@ class Link:
             log.warning("%s: %s; 'foldback topics apply' alters what can be", difference.topic, difference)
 
     def _disconnect(self, error: BaseException | None) -> None:
-        if error is not None and (self._producer is not None or not self.first_attempt.is_set()):
+        if error is not None and str(error) != self._said:
+            self._said = str(error)
             log.warning("brokers at %s: %s; spooling", self._settings.bootstrap_servers, error)
         if self._producer is not None:
             self._producer.close()
