@@ -18,8 +18,8 @@ async def broker(settings: Settings) -> tuple[list[Finding], bool]:
         remedy = (
             "'foldback up' embeds one"
             if embedded
-            else "start it, or correct the setting that is named, or feedback.bootstrap_servers; see FoldbackBrokerAway in "
-            "docs/runbooks.md. Chat goes on and feedback waits in the spool meanwhile"
+            else "start it, or correct the setting that is named, or feedback.bootstrap_servers; "
+            "see FoldbackBrokerAway in docs/runbooks.md. Chat goes on and feedback waits in the spool meanwhile"
         )
         return [failed("broker", f"{where}: {error}", remedy)], False
     found = [ok("broker", f"{where} answers{', embedded: it keeps nothing over a restart' if embedded else ''}")]
