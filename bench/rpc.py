@@ -2,7 +2,8 @@
 
 Both answer the same calls from the same client in turns. Foldback checks, templates and tokenizes the prompt, signs a
 token, admits, counts, and logs the whole response to a real broker; the echo server does nothing at all. Rates are
-calls per second of the server process's own CPU time, so that neither client nor neighbours count.
+calls per second of the server process's own CPU time, so that neither client nor neighbours count. No question is asked
+twice: what Foldback remembers of a prompt is the template's own part.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from itertools import count
 from statistics import median, quantiles
 
 import grpc
@@ -21,11 +23,14 @@ from foldback.v1 import chat_pb2, chat_pb2_grpc
 CONCURRENCY = 32
 STREAM_TOKENS = 64
 KINDS = ("echo", "foldback")
+_asked = count(1000)
 
 
 def request(tokens: int) -> chat_pb2.CreateChatRequest:
     return chat_pb2.CreateChatRequest(
-        messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content="Why is the sky blue, and the sunset red?")],
+        messages=[
+            chat_pb2.Message(role=chat_pb2.ROLE_USER, content=f"Why is the sky blue, and sunset {next(_asked)} red?")
+        ],
         sampling=chat_pb2.Sampling(max_tokens=tokens),
         training_consent=True,
     )
