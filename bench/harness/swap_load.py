@@ -1,6 +1,7 @@
 """Streaming clients around hot swaps: what they wait between two pieces of text, and whether anything breaks."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +32,8 @@ class Crowd:
     """Clients that ask one question after another, each in a stream of its own."""
 
     stub: chat_pb2_grpc.ChatServiceStub
-    max_tokens: int
+    tokens: int
+    """Of an answer, on average: half of it at least, and up to half as much again."""
     gaps: list[Gap] = field(default_factory=list)
     finished: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -62,19 +64,21 @@ class Crowd:
         return [gap.seconds for gap in self.gaps if begun <= gap.ended <= ended]
 
     async def _client(self, number: int) -> None:
+        lengths = random.Random(number)
         for asked in count(number):
             if self._stop:
                 return
             try:
-                await self._ask(QUESTIONS[asked % len(QUESTIONS)])
+                tokens = lengths.randint(self.tokens // 2, 3 * self.tokens // 2)
+                await self._ask(QUESTIONS[asked % len(QUESTIONS)], tokens)
                 self.finished += 1
             except (grpc.aio.AioRpcError, ValueError) as error:
                 self.wrong.append(str(error))
 
-    async def _ask(self, question: str) -> None:
+    async def _ask(self, question: str, max_tokens: int) -> None:
         request = chat_pb2.CreateChatRequest(
             messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=question)],
-            sampling=chat_pb2.Sampling(temperature=1, max_tokens=self.max_tokens),
+            sampling=chat_pb2.Sampling(temperature=1, max_tokens=max_tokens),
         )
         last, version, finished = 0.0, "", None
         async for event in self.stub.StreamChat(chat_pb2.StreamChatRequest(chat=request), timeout=600):
@@ -97,5 +101,5 @@ class Crowd:
         covered = [i for span in finished.policy_spans for i in range(span.start, span.end)]
         if covered != list(range(tokens)):
             raise ValueError(f"spans {finished.policy_spans} do not cover {tokens} tokens")
-        if finished.finish_reason == chat_pb2.FINISH_REASON_LENGTH and tokens != self.max_tokens:
-            raise ValueError(f"cut short at {tokens} of {self.max_tokens} tokens")
+        if finished.finish_reason == chat_pb2.FINISH_REASON_LENGTH and tokens != max_tokens:
+            raise ValueError(f"cut short at {tokens} of {max_tokens} tokens")
