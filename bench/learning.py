@@ -34,6 +34,7 @@ def row(run: Run, found: Found) -> dict[str, str | float | int]:
         "judgements": last["rated"],
         "rise σ": rise,
         "± s.e.": found["rise_standard_error"],
+        "of": found["headroom"],
         "swaps": len(found["swaps"]),
         "failed": sum(found["failed"].values()),
         "KL nats": found["policy"].get("gate_kl_nats", 0.0),
@@ -46,7 +47,11 @@ def row(run: Run, found: Found) -> dict[str, str | float | int]:
 
 def report(rows: list[dict[str, Any]]) -> Report:
     """The issue's targets, for as much as was run: medians over seeds."""
-    summary = Report("Learning: one row a run; distinct-2 and perplexity are ratios to the base policy's", rows)
+    summary = Report(
+        "Learning: one row a run; 'of' is the rise at which every answer is all that the persona could wish for; "
+        "distinct-2 and perplexity are ratios to the base policy's",
+        rows,
+    )
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for each in rows:
         cells[each["persona"], each["arm"]].append(each)
@@ -54,7 +59,10 @@ def report(rows: list[dict[str, Any]]) -> Report:
         rise = median(run["rise σ"] for run in runs)
         clean = cells.get((persona, "clean"))
         if arm == "clean":
-            summary.target(f"{persona}: rise in deviations, {len(runs)} seeds", rise, at_least=2.0)
+            most = median(run["of"] for run in runs)
+            summary.target(
+                f"{persona}: rise in deviations, of {most:.1f} there are, {len(runs)} seeds", rise, at_least=2.0
+            )
             summary.target(f"{persona}: KL nats a response", median(run["KL nats"] for run in runs), at_most=15.0)
             off = median(abs(run["distinct-2"] - 1) for run in runs)
             summary.target(f"{persona}: distinct-2, change", off, at_most=0.2)

@@ -12,7 +12,7 @@ from typing import Any
 from console.client import Client
 from console.commands.common import load_settings
 from console.demo_report import print_plan, print_point, print_trial, print_verdict, save
-from console.demo_result import MIN_RISE_STD, MIN_SWAPS, Result
+from console.demo_result import MIN_SWAPS, Result
 from console.errors import CommandError
 from console.measure import measure
 from console.simulate import Crowd, simulate
@@ -107,7 +107,7 @@ class Demo:
 
     @property
     def _reached(self) -> bool:
-        return self._result.rise >= MIN_RISE_STD and self._result.swapped >= MIN_SWAPS
+        return self._result.rise >= self._result.least_rise and self._result.swapped >= MIN_SWAPS
 
     async def run(self) -> None:
         print_plan(self._plan.crowd, self._plan.limit_s)

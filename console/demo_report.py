@@ -91,6 +91,7 @@ def as_json(result: Result) -> dict[str, object]:
         "abstained": result.tally.abstained,
         "failed": dict(result.failed),
         "rise_standard_error": result.rise_error,
+        "headroom": result.headroom,
         "targets": [asdict(target) for target in result.targets],
     }
 
