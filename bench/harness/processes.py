@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +42,8 @@ class Process:
 
     def cpu_s(self) -> float:
         """Seconds of user and system time of this process alone, not of its children."""
+        if sys.platform == "linux":  # as clock_getcpuclockid(3): psutil counts ticks of 10 ms, a tenth of a round
+            return time.clock_gettime((~self._root.pid << 3) | 2)
         times = self._root.cpu_times()
         return float(times.user + times.system)
 
