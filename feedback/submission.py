@@ -56,15 +56,13 @@ def record_feedback(
 ) -> events_pb2.FeedbackRecorded:
     """The event for one submission. Raises InvalidFeedback, TokenError."""
     feedback = request.feedback
-    violations = [*_check_id("request_id", request.request_id), *_check_common(feedback)]
-    tokens = list(feedback.feedback_tokens)
-    if not 1 <= len(tokens) <= 2:
-        violations.append(
-            ("feedback.feedback_tokens", f"{len(tokens)} given; give one, or two to compare two responses")
-        )
+    violations = [*check_id("request_id", request.request_id), *_check_common(feedback)]
+    given = len(feedback.feedback_tokens)
+    if not 1 <= given <= 2:
+        violations.append(("feedback.feedback_tokens", f"{given} given; give one, or two to compare two responses"))
     if violations:
         raise InvalidFeedback(violations)
-    claims = [signer.verify(token, tenant, now) for token in tokens]
+    claims = [signer.verify(token, tenant, now) for token in feedback.feedback_tokens]
     if violations := check_content(feedback, claims, max_text_chars):
         raise InvalidFeedback([(f"feedback.{field}", why) for field, why in violations])
     return build_record(feedback_id(tenant, request.request_id), tenant, feedback, claims, now=now)
@@ -75,9 +73,9 @@ def record_retraction(
 ) -> events_pb2.FeedbackRecorded:
     """The event that withdraws `request.feedback_id`. Raises InvalidFeedback, TokenError."""
     violations = [
-        *_check_id("request_id", request.request_id),
-        *_check_id("rater_id", request.rater_id),
-        *_check_id("feedback_id", request.feedback_id),
+        *check_id("request_id", request.request_id),
+        *check_id("rater_id", request.rater_id),
+        *check_id("feedback_id", request.feedback_id),
     ]
     if violations:
         raise InvalidFeedback(violations)
@@ -166,7 +164,8 @@ def check_content(
     return violations
 
 
-def _check_id(field: str, value: str) -> list[Violation]:
+def check_id(field: str, value: str) -> list[Violation]:
+    """An id that a client gives: not empty, and no longer than it may be repeated in an answer."""
     if not value:
         return [(field, "missing")]
     if len(value) > MAX_ID_CHARS:
@@ -175,7 +174,7 @@ def _check_id(field: str, value: str) -> list[Violation]:
 
 
 def _check_common(feedback: feedback_pb2.Feedback) -> list[Violation]:
-    violations = _check_id("feedback.rater_id", feedback.rater_id)
+    violations = check_id("feedback.rater_id", feedback.rater_id)
     if feedback.source not in _SOURCES:
         violations.append(("feedback.source", "unknown; give END_USER, ANNOTATOR, MODEL or IMPLICIT"))
     if len(feedback.reason_codes) > MAX_REASON_CODES or any(len(code) > 64 for code in feedback.reason_codes):
@@ -205,6 +204,9 @@ def _check_rating(rating: feedback_pb2.Rating) -> list[Violation]:
 
 def _check_ranking(feedback: feedback_pb2.Feedback, served: Sequence[str]) -> list[Violation]:
     ranking = feedback.ranking
+    # Counted before they are looked at: a message holds millions of names, and whoever reads them stops all others.
+    if len(ranking.tiers) > len(served) or sum(len(tier.candidate_ids) for tier in ranking.tiers) > len(served):
+        return [("ranking.tiers", f"more than the {len(served)} candidates of the tokens")]
     named = [candidate for tier in ranking.tiers for candidate in tier.candidate_ids]
     violations: list[Violation] = []
     if feedback.candidate_id:
@@ -212,7 +214,7 @@ def _check_ranking(feedback: feedback_pb2.Feedback, served: Sequence[str]) -> li
     if any(not tier.candidate_ids for tier in ranking.tiers):
         violations.append(("ranking.tiers", "a tier is empty"))
     if unknown := [candidate for candidate in named if candidate not in served]:
-        violations.append(("ranking.tiers", f"{unknown[0]!r} is not among the candidates of the tokens"))
+        violations.append(("ranking.tiers", f"{unknown[0][:MAX_ID_CHARS]!r} is not among the candidates of the tokens"))
     if len(set(named)) != len(named):
         violations.append(("ranking.tiers", "a candidate is named twice"))
     if len(named) < 2 and not (ranking.rejected_all and not named):

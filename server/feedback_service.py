@@ -13,6 +13,7 @@ from feedback.submission import (
     IdConflict,
     InvalidFeedback,
     RecentSubmissions,
+    check_id,
     feedback_event,
     record_feedback,
     record_retraction,
@@ -97,6 +98,8 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     async def GetFeedbackStatus(  # noqa: N802
         self, request: feedback_pb2.GetFeedbackStatusRequest, context: Context
     ) -> feedback_pb2.GetFeedbackStatusResponse:
+        if violations := check_id("feedback_id", request.feedback_id):
+            raise invalid(violations)
         outcome = self._outcomes.lookup(request.feedback_id)
         if outcome is not None:
             return feedback_pb2.GetFeedbackStatusResponse(

@@ -1,6 +1,7 @@
 """What a client may say about what it was served; each breach names its field."""
 
 import math
+import tracemalloc
 import uuid
 from typing import Any
 
@@ -96,6 +97,35 @@ def test_refused_with_the_field(content: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidFeedback) as refusal:
         submit(request(**content))
     assert field in [name for name, _ in refusal.value.violations]
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"ranking": feedback_pb2.Ranking(tiers=[feedback_pb2.Tier()] * MANY)},
+        {"ranking": ranking(["x"] * MANY)},
+        {"ranking": ranking(["x" * MANY])},
+        {"candidate_id": "x" * MANY, **UP},
+        {"reason_codes": ["x"] * MANY, **UP},
+        {"feedback_tokens": [""] * MANY, **UP},
+        {"feedback_tokens": ["." * MANY], **UP},
+        {"rater_id": "x" * MANY, **UP},
+    ],
+    ids=["tiers", "candidates", "candidate", "target", "codes", "tokens", "dots", "rater"],
+)
+def test_what_is_too_much_is_refused_by_its_size_and_in_few_words(content: dict[str, Any]) -> None:
+    """Everybody else waits while one is checked: four million empty tiers took four seconds to read."""
+    item = request(**content)
+    tracemalloc.start()
+    with pytest.raises((InvalidFeedback, TokenError)) as refusal:
+        submit(item)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(str(refusal.value)) < 1000
+    assert peak < 2 * MANY, "no list of what was sent is made"
 
 
 @given(st.binary(max_size=200))

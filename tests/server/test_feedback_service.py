@@ -156,6 +156,9 @@ async def test_the_status_is_what_the_trainer_said_last(client: Client) -> None:
     unknown = feedback_pb2.GetFeedbackStatusRequest(feedback_id=str(uuid4()))
     code, _ = await refused(client.feedback.GetFeedbackStatus(unknown), error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.NOT_FOUND
+    endless = feedback_pb2.GetFeedbackStatusRequest(feedback_id="x" * 1_000_000)
+    code, _ = await refused(client.feedback.GetFeedbackStatus(endless), error_details_pb2.BadRequest)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("consent", [True, False])
