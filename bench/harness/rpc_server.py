@@ -12,6 +12,7 @@ from feedback.embedded_broker import EmbeddedBroker
 from foldback.v1 import chat_pb2, chat_pb2_grpc
 from harness.fake_engine import WORDS, FakeEngine
 from harness.processes import bench_settings
+from server.__main__ import leave_alone_what_is_loaded
 from server.app import running
 from server.interceptor import Context
 
@@ -106,6 +107,7 @@ async def foldback(model: str) -> None:
         kept = settings.feedback.model_copy(update={"keep_until_read": "never"})
         settings = settings.model_copy(update={"feedback": kept})
         async with running(settings, FakeEngine()) as server:
+            leave_alone_what_is_loaded()
             print(server.announce(), flush=True)
             await asyncio.Event().wait()
 
