@@ -154,6 +154,13 @@ class Backbone:
         self, prompts: list[tuple[int, ...]], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[Sample]:
         """Sample the policy as it would be served (merged weights), one response a prompt."""
+        drawn = self.draw(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return [each.sample for each in drawn]
+
+    def draw(
+        self, prompts: list[tuple[int, ...]], *, max_new_tokens: int, temperature: float, seed: int
+    ) -> list[sampling.Draw]:
+        """The same as `generate`, with the logprobs that the merged weights gave each token."""
         with lora_merge.merged(self.model):
             return sampling.sample(
                 self.model.get_base_model(),

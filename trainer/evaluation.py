@@ -52,23 +52,17 @@ def evaluate(
     seed: int,
 ) -> tuple[Evaluation, tuple[FrozenPass, ...]]:
     """Let the backbone's present policy answer `prompts` (token ids), once each; with the trunk's passes over that."""
-    samples = backbone.generate(list(prompts), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    drawn = backbone.draw(list(prompts), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    samples = [each.sample for each in drawn]
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
-    log_ratios, entropies = [], []
-    with torch.no_grad():
-        for batch in backbone.micro_batches(samples):
-            passes = [frozen[index] for index in batch]
-            logprobs_BT, entropy_BT, mask_BT = backbone.policy_logprobs(
-                [samples[index] for index in batch], temperature, passes
-            )
-            for logprobs_T, mask_T, passed in zip(logprobs_BT, mask_BT, passes, strict=True):
-                log_ratios.append((logprobs_T[mask_T] - passed.reference_logprobs_T).sum().item())
-            entropies.append(entropy_BT[mask_BT])
+    log_ratios = [
+        (each.logprobs_T - passed.reference_logprobs_T).sum().item() for each, passed in zip(drawn, frozen, strict=True)
+    ]
     evaluation = Evaluation(
         tuple(samples),
         torch.stack([passed.features_F for passed in frozen if passed.features_F is not None]),
         fmean(log_ratios),
-        torch.cat(entropies).mean().item(),
+        torch.cat([each.entropy_T for each in drawn]).mean().item(),
         rules.judge(samples),
     )
     return evaluation, tuple(frozen)

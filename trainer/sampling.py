@@ -1,15 +1,28 @@
 """The trainer's own sampling: batched, with a key-value cache."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from trainer.packed import packed
 from trainer.tokens import Sample
 
 ROWS = 64
 """Prompts decoded at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A sample, and the distributions that its T tokens were drawn from."""
+
+    sample: Sample
+    logprobs_T: Tensor
+    """float32, nats, temperature applied; 0 where it is 0."""
+    entropy_T: Tensor
+    """float32, nats."""
 
 
 @torch.no_grad()
@@ -22,18 +35,19 @@ def sample(
     eos_token_ids: frozenset[int],
     pad_id: int,
     seed: int,
-) -> list[Sample]:
+) -> list[Draw]:
     """One response a prompt, in the prompts' order; temperature 0 is greedy. The same seed gives the same answers."""
     generator = torch.Generator(model.device).manual_seed(seed)
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    samples: dict[int, Sample] = {}
-    for start in range(0, len(prompts), ROWS):
-        chosen = by_length[start : start + ROWS]
-        responses = _decode(
-            model, [prompts[i] for i in chosen], max_new_tokens, temperature, eos_token_ids, pad_id, generator
-        )
-        samples |= {i: Sample(prompts[i], tuple(r)) for i, r in zip(chosen, responses, strict=True)}
-    return [samples[index] for index in range(len(prompts))]
+    draws: dict[int, Draw] = {}
+    with packed(model, min(ROWS, len(prompts))):
+        for start in range(0, len(prompts), ROWS):
+            chosen = by_length[start : start + ROWS]
+            drawn = _decode(
+                model, [prompts[i] for i in chosen], max_new_tokens, temperature, eos_token_ids, pad_id, generator
+            )
+            draws |= dict(zip(chosen, drawn, strict=True))
+    return [draws[index] for index in range(len(prompts))]
 
 
 def _decode(
@@ -44,45 +58,61 @@ def _decode(
     eos_token_ids: frozenset[int],
     pad_id: int,
     generator: torch.Generator,
-) -> list[list[int]]:
+) -> list[Draw]:
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
     input_ids, attention = _left_pad(prompts, pad_id, model.device)
     position_ids = (attention.cumsum(-1) - 1).clamp_(min=0)
     cache = DynamicCache(config=model.config)
-    responses: list[list[int]] = [[] for _ in prompts]
-    alive = list(range(len(prompts)))
+    steps: list[tuple[Tensor, ...]] = []
+    alive = torch.arange(len(prompts), device=model.device)
+    ends = torch.tensor(sorted(eos_token_ids), device=model.device, dtype=torch.long)
     for _ in range(max_new_tokens):
-        logits = model(
+        hidden_BSD = decoder(
             input_ids=input_ids,
             attention_mask=attention,
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        tokens = _draw(logits.float(), temperature, generator)
-        for row, token in zip(alive, tokens.tolist(), strict=True):
-            responses[row].append(token)
-        going = [i for i, token in enumerate(tokens.tolist()) if token not in eos_token_ids]
-        if not going:
+        ).last_hidden_state
+        # Indexed before the head: given a slice of a longer tensor, PyTorch copies the head once a row.
+        tokens_B, logprobs_B, entropy_B = _draw(head(hidden_BSD[:, -1].contiguous()).float(), temperature, generator)
+        steps.append((alive, tokens_B, logprobs_B, entropy_B))
+        kept = (~torch.isin(tokens_B, ends)).nonzero().flatten()
+        if not len(kept):
             break
-        kept = torch.tensor(going, device=model.device)
-        if len(going) < len(alive):
-            alive = [alive[i] for i in going]
+        if len(kept) < len(alive):
+            alive = alive[kept]
             cache.batch_select_indices(kept)
-        input_ids = tokens[kept, None]
+        input_ids = tokens_B[kept, None]
         position_ids = position_ids[kept, -1:] + 1
-        attention = torch.cat([attention[kept], attention.new_ones(len(going), 1)], dim=1)
-    return responses
+        attention = torch.cat([attention[kept], attention.new_ones(len(kept), 1)], dim=1)
+    return _by_row(prompts, steps)
 
 
-def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """One token a row by inverting the cumulative distribution: one random number a row, not one a vocabulary entry."""
+def _by_row(prompts: list[tuple[int, ...]], steps: list[tuple[Tensor, ...]]) -> list[Draw]:
+    """`steps`: rows that were still being written, and for each its token, logprob and entropy."""
+    rows_N, tokens_N, logprobs_N, entropy_N = (torch.cat(column) for column in zip(*steps, strict=True))
+    draws = []
+    for row, prompt in enumerate(prompts):
+        own_N = rows_N == row
+        draws.append(Draw(Sample(prompt, tuple(tokens_N[own_N].tolist())), logprobs_N[own_N], entropy_N[own_N]))
+    return draws
+
+
+def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(tokens_B, logprobs_B, entropy_B), by inverting the cumulative distribution: one random number a row, not one a
+    vocabulary entry."""
     if temperature == 0:
-        return logits_BV.argmax(-1)
-    cumulative_BV = torch.softmax(logits_BV / temperature, -1).cumsum(-1)
+        zeros_B = logits_BV.new_zeros(len(logits_BV))
+        return logits_BV.argmax(-1), zeros_B, zeros_B
+    logprobs_BV = torch.log_softmax(logits_BV / temperature, -1)
+    probs_BV = logprobs_BV.exp()
+    entropy_B = -torch.linalg.vecdot(probs_BV, logprobs_BV)
+    cumulative_BV = probs_BV.cumsum(-1)
     uniform_B1 = torch.rand(len(logits_BV), 1, generator=generator, device=logits_BV.device)
     threshold_B1 = uniform_B1 * cumulative_BV[:, -1:]
-    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(-1).clamp_(max=logits_BV.shape[-1] - 1)
+    tokens_B1 = torch.searchsorted(cumulative_BV, threshold_B1, right=True).clamp_(max=logits_BV.shape[-1] - 1)
+    return tokens_B1.squeeze(-1), logprobs_BV.gather(-1, tokens_B1).squeeze(-1), entropy_B
 
 
 def _left_pad(prompts: list[tuple[int, ...]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

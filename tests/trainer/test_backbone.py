@@ -222,6 +222,30 @@ def test_sampling_follows_the_policy_and_its_seed(tiny_model: Path):
     assert abs(surprise - entropy[0, 0].item()) < 4 * spread, "mean surprise of draws is the entropy"
 
 
+@pytest.mark.parametrize(("dtype", "nats"), [(torch.float32, 1e-3), (torch.bfloat16, 0.2)])
+def test_draws_carry_the_logprobs_they_were_drawn_with(tiny_model: Path, dtype: torch.dtype, nats: float):
+    policy = backbone(tiny_model, dtype=dtype, moved=0.1)
+    prompts = [(token, 5, 6)[: 1 + token % 3] for token in range(3, 43)]
+    drawn = policy.draw(prompts, max_new_tokens=20, temperature=0.7, seed=4)
+    samples = [each.sample for each in drawn]
+    assert samples == policy.generate(prompts, max_new_tokens=20, temperature=0.7, seed=4)
+    logprobs_BT, entropy_BT, mask_BT = policy.policy_logprobs(samples, 0.7)
+    assert len(set(mask_BT.sum(-1).tolist())) > 1, "some end early"
+    for each, logprobs_T, entropy_T, mask_T in zip(drawn, logprobs_BT.detach(), entropy_BT, mask_BT, strict=True):
+        torch.testing.assert_close(each.logprobs_T, logprobs_T[mask_T], rtol=0, atol=nats)
+        torch.testing.assert_close(each.entropy_T, entropy_T[mask_T], rtol=0, atol=nats)
+
+
+def test_the_head_is_given_one_contiguous_state_a_row(tiny_model: Path):
+    policy = backbone(tiny_model)
+    given: list[torch.Tensor] = []
+    head = policy.model.get_base_model().get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    generate(policy, [(5, 6, 7), (8, 9)], temperature=0.0)
+    handle.remove()
+    assert all(hidden.dim() == 2 and hidden.is_contiguous() for hidden in given), "else it is copied once a row"
+
+
 def test_generation_stops_at_eos_row_by_row(tiny_model: Path):
     prompts = [(token,) for token in range(3, 67)]
     policy = backbone(tiny_model)
