@@ -12,7 +12,8 @@ from settings.feedback import FeedbackSettings
 
 _PROBE_TIMEOUT_S = 1.0
 
-# kafka-python reports every attempt of every reconnection as an error; ours say once what matters.
+# kafka-python reports every attempt of every reconnection as an error, and prints passwords at DEBUG; ours say once
+# what matters.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
