@@ -129,8 +129,7 @@ def _create_keys(path: Path) -> None:
 
 
 def _mac(key: hmac.HMAC, signed: str) -> str:
-    """From a key that has begun. Not hmac.digest: that lets go of the interpreter, and a busy server waits to get it
-    back for longer than all of this takes."""
+    """`key` has begun with _PURPOSE: its blocks are hashed once, not for each token."""
     mac = key.copy()
     mac.update(signed.encode())
     return _encode(mac.digest())
