@@ -27,7 +27,7 @@ class PpoSettings(Section):
     token_budget: int = Field(default=1024, ge=1)
     """Tokens, padding included, of one forward pass: bounds memory. A longer prompt group is a pass of its own."""
 
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Adam, for the adapters; constant after the warm-up, as online learning has no end."""
     warmup_steps: int = Field(default=4, ge=0)
     """Optimiser steps over which the learning rate grows linearly to its value."""
@@ -56,7 +56,7 @@ class PpoSettings(Section):
     """β at the start: reward per nat by which a token leaves the reference."""
     kl_target: float | None = Field(default=8.0, gt=0)
     """Nats a response that β is steered to. None: β stays."""
-    kl_horizon: float = Field(default=100.0, gt=0)
+    kl_horizon: float = Field(default=50.0, gt=0)
     """Responses over which β changes by a fifth when it is far off target. Short, as an online batch is small."""
     missing_eos_penalty: float = Field(default=0.0, ge=0)
     """Taken from the score of a response cut at the token limit. 0 where a low limit cuts most of them."""

@@ -47,8 +47,8 @@ class RewardSettings(Section):
     """While there are fewer raters, there is no majority to be measured by, and all count in full."""
 
     heldout_least: int = Field(default=16, ge=1)
-    """While fewer judgements are held out, chance would rule: readiness is then cross-validated over all judgements,
-    and new heads are always promoted."""
+    """While fewer judgements are held out, chance would rule: new heads are always promoted. While fewer of them tell
+    answers apart, readiness is cross-validated over all judgements."""
     heldout_capacity: int = Field(default=512, ge=1)
     """Held-out judgements that are kept; the oldest leave."""
     replay_capacity: int = Field(default=2048, ge=2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from settings.reward import RewardSettings
-from tests.trainer.reward_tastes import FEATURES, HIDDEN, correlation, rankings, taste
+from tests.trainer.reward_tastes import FEATURES, HIDDEN, correlation, example, rankings, taste
 from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heads import fit
 from trainer.reward.replay import Replay
@@ -57,8 +57,8 @@ def test_unlearned_members_disagree_and_their_mean_is_indifferent() -> None:
 def test_members_disagree_more_off_the_distribution() -> None:
     """Features 0 … 12 never vary in what was judged; answers that vary in them are news to the model."""
     examples = rankings(taste(0), 100, seed=0)
-    for example in examples:
-        example.features_AF[:, :12] *= 0.01
+    for each in examples:
+        each.features_AF[:, :12] *= 0.01
     model = model_of(examples)
     familiar_BF = normal(300, seed=1)
     familiar_BF[:, :12] *= 0.01
@@ -177,6 +177,38 @@ def test_ready_ends_when_held_out_raters_turn_away() -> None:
     assert not model.update(rankings(-taste(0), 120, seed=7, held_out=1.0)).ready
 
 
+def thumbs(taste_F: torch.Tensor, count: int, *, seed: int, chance: bool = False) -> list[RewardExample]:
+    """One answer each, liked where its utility is positive, or by the toss of a coin."""
+    coin = random.Random(seed)
+    features_BF = normal(count, seed=seed)
+    liked = [coin.random() < 0.5 if chance else bool(features_F @ taste_F > 0) for features_F in features_BF]
+    return [
+        example(features_BF[index : index + 1], name=f"thumb-{seed}-{index}", kind="thumbs", score=float(up))
+        for index, up in enumerate(liked)
+    ]
+
+
+def test_thumbs_alone_are_enough_to_become_ready() -> None:
+    """Many an application asks for nothing else."""
+    model = model_of(thumbs(taste(0), 200, seed=0))
+    assert model.ready
+    features_BF = normal(300, seed=9)
+    assert correlation(model.score(features_BF)[0], features_BF @ taste(0)) > 0.5
+    assert sum(model_of(thumbs(taste(0), 200, seed=seed, chance=True)).ready for seed in range(6)) <= 2
+
+
+def test_held_out_judgements_that_tell_nothing_apart_do_not_end_readiness() -> None:
+    """Most of a sparse taste's rankings are ties: the few held-out ones that are none must not decide by luck."""
+    ties = [
+        example(normal(4, seed=seed), name=f"tie-{seed}", tiers=((0, 1, 2, 3),), held_out=1.0) for seed in range(40)
+    ]
+    wrong = rankings(-taste(0), 1, seed=5, held_out=1.0)
+    model = model_of(rankings(taste(0), 60, seed=0, held_out=0.0))
+    assert model.ready
+    assert model.update([*ties, *wrong]).accuracy < 0.5
+    assert model.ready
+
+
 def test_too_few_judgements_are_not_ready() -> None:
     assert not model_of(rankings(taste(0), 12, seed=0)).ready
 
@@ -259,8 +291,8 @@ def test_a_full_replay_keeps_half_its_places_for_the_old_and_every_stratum() -> 
     replay = Replay(capacity=40)
     old, new = rankings(taste(0), 35, seed=0), rankings(taste(0), 100, seed=1, rater="other")
     rare = rankings(taste(0), 5, seed=2, rater="rare")
-    for example in rare:
-        object.__setattr__(example, "source", 2)
+    for each in rare:
+        object.__setattr__(each, "source", 2)
     replay.add(old + rare, random.Random(0))
     assert replay.add(new, random.Random(1)) == 20
     kept = replay.examples

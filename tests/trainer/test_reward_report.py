@@ -1,6 +1,7 @@
 """The held-out report against counts by hand and against raters whose odds are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,6 +81,21 @@ def test_the_standard_error_counts_conversations_not_pairs() -> None:
     report = examine(examples, [members(5, 4, 3, 2, 1)] * 40)
     assert report.accuracy == pytest.approx(0.5)
     assert report.accuracy_error == pytest.approx(0.5 / math.sqrt(39), rel=1e-3)
+
+
+def test_thumbs_are_counted_in_pairs_across_conversations() -> None:
+    """By chance alone the AUC has the variance of Mann and Whitney's U: (L + D + 1) / (12 L D)."""
+    generator = torch.Generator().manual_seed(0)
+    examples = [thumb(f"t{i}", float(i < 120)) for i in range(200)]
+    report = examine(examples, [members(score) for score in torch.randn(200, generator=generator).tolist()])
+    assert report.rated == 2 * 80
+    assert report.rated_error == pytest.approx(math.sqrt(201 / (12 * 120 * 80)), rel=0.1)
+    assert abs(report.rated_accuracy - 0.5) < 3 * report.rated_error
+    assert report.evidence == (report.rated_accuracy, report.rated_error, 160)
+    certain = examine(examples, [members(float(i < 120)) for i in range(200)])
+    assert (certain.rated_accuracy, certain.rated_error) == (1.0, 0.0)
+    one = [replace(each, conversation="one") for each in examples]
+    assert math.isnan(examine(one, [members(float(i)) for i in range(200)]).rated_error)
 
 
 def test_metrics_tell_accuracy_and_calibration_in_all_and_accuracy_by_source() -> None:

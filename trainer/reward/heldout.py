@@ -1,5 +1,6 @@
 """How good heads are on judgements they never saw."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -20,17 +21,35 @@ class Report:
     """Measured on judgements that the scores were not learned from. NaN where there is nothing to measure."""
 
     judgements: int
+    compared: int
+    """Judgements that tell answers apart: rankings and edits."""
     pairs: int
+    """Of a better and a worse answer, in those."""
     accuracy: float
     """Share of pairs, within a ranking or an edit, whose better answer scores higher; equal scores count half."""
     accuracy_error: float
     """Its standard error, each conversation taken as a whole (pairs of one are not independent)."""
+    rated: int
+    """Thumbs and ratings for, and as many against."""
+    rated_accuracy: float
+    """Share of pairs of an answer rated well and one rated badly, of any two conversations, whose better one scores
+    higher (the AUC)."""
+    rated_error: float
+    """Its standard error, each conversation taken as a whole."""
     longer_wins: float
-    """The same share for the rule that the longer answer is better: a model below it has learned less than length."""
+    """`accuracy` of the rule that the longer answer is better: a model below it has learned less than length."""
     calibration_error: float
     """Expected calibration error of the predicted P(better wins), ten bins."""
     by_source: dict[str, float]
-    """Accuracy a source and kind; for thumbs and ratings over pairs of a liked and a disliked answer (the AUC)."""
+    """Accuracy a source and kind; for thumbs and ratings `rated_accuracy`."""
+
+    @property
+    def evidence(self) -> tuple[float, float, int]:
+        """(accuracy, its standard error, judgements) of comparisons or of ratings, whichever say more: many an
+        application asks for thumbs alone."""
+        if self.compared >= self.rated:
+            return self.accuracy, self.accuracy_error, self.compared
+        return self.rated_accuracy, self.rated_error, self.rated
 
 
 def examine(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> Report:
@@ -49,11 +68,16 @@ def examine(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> Repo
         probability.append(margin_PM.sigmoid().mean(dim=1))
         won, total = by_conversation.get(example.conversation, (0.0, 0))
         by_conversation[example.conversation] = (won + hits[-1].sum().item(), total + len(pairs))
+    rated, rated_accuracy, rated_error = _rated(examples, scores)
     return Report(
         judgements=len(examples),
+        compared=len(hits),
         pairs=sum(total for _, total in by_conversation.values()),
         accuracy=_mean(hits),
         accuracy_error=_ratio_error(list(by_conversation.values())),
+        rated=rated,
+        rated_accuracy=rated_accuracy,
+        rated_error=rated_error,
         longer_wins=_mean(longer),
         calibration_error=_calibration_error(probability),
         by_source=_by_source(examples, [score_AM.mean(dim=1) for score_AM in scores]),
@@ -67,6 +91,27 @@ def losses(heads: Heads, examples: Sequence[RewardExample]) -> Tensor:
     bias_R1 = (heads.intercept_M + heads.biases(problem.raters)).mean(dim=1, keepdim=True)
     nll_C = choice_nll(mean_N1, bias_R1, problem).squeeze(1)
     return torch.zeros(len(examples)).index_add(0, problem.judgement_C, problem.weight_C * nll_C)
+
+
+def _rated(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> tuple[int, float, float]:
+    """`Report.rated`, its accuracy and the error of that: from each answer's placement among those of the other side
+    (DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves", 1988)."""
+    sides: tuple[list[tuple[str, Tensor]], ...] = ([], [])
+    for example, score_AM in zip(examples, scores, strict=True):
+        if example.score is not None and example.score != 0.5:
+            sides[example.score > 0.5].append((example.conversation, score_AM.mean()))
+    if not all(sides):
+        return 0, math.nan, math.nan
+    bad_D, good_L = (torch.stack([score for _, score in side]) for side in sides)
+    wins_LD = _wins(good_L[:, None] - bad_D)
+    errors = []
+    for side, placement in zip(sides, (wins_LD.mean(dim=0), wins_LD.mean(dim=1)), strict=True):
+        by_conversation: dict[str, tuple[float, int]] = {}
+        for (conversation, _), won in zip(side, placement.tolist(), strict=True):
+            before, count = by_conversation.get(conversation, (0.0, 0))
+            by_conversation[conversation] = before + won, count + 1
+        errors.append(_ratio_error(list(by_conversation.values())))
+    return 2 * min(map(len, sides)), wins_LD.mean().item(), math.hypot(*errors)
 
 
 def _pairs(tiers: tuple[tuple[int, ...], ...]) -> list[tuple[int, int]]:

@@ -20,6 +20,8 @@ from trainer.reward.replay import Replay
 
 _FOLDS = 4
 """Of the cross-validation that decides on readiness while little is held out."""
+_LEAST_EVIDENCE = 8
+"""Judgements that tell answers apart: of fewer, all may be right by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class RewardModel:
 
     @property
     def ready(self) -> bool:
-        """Learned from enough judgements, and better than chance on held-out ones: by a standard error to become
-        ready, at all to stay so."""
+        """Learned from enough judgements, and better than chance on held-out comparisons, or on held-out thumbs where
+        those are more: by a standard error to become ready, at all to stay so."""
         return self._ready
 
     def update(self, examples: Sequence[RewardExample]) -> RewardFigures:
@@ -207,11 +209,11 @@ class RewardModel:
         if len(self._train) < self._settings.ready_judgements or self._heads is None:
             return False
         report = heldout
-        if not self._heldout_decides:
+        if heldout.evidence[2] < self._settings.heldout_least:
             everything = [*self._train.examples, *self._heldout.examples]
             try:
                 report = cross_validate(everything, self._tuned, folds=_FOLDS, seed=self._seed)
             except TooFewConversations:
                 return False
-        margin = 0.0 if self._ready else report.accuracy_error
-        return report.accuracy - margin > 0.5
+        accuracy, error, judgements = report.evidence
+        return judgements >= _LEAST_EVIDENCE and accuracy - (0.0 if self._ready else error) > 0.5
