@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,12 +36,21 @@ class PromptBuilder:
         # Looked up once: for a short prompt transformers takes as long to find these as to fill the template in.
         self._template: str = self._tokenizer.get_chat_template()
         self._special_tokens: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
+        control = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
+        self._control = re.compile("|".join(map(re.escape, control)) or r"(?!)")
         self._settings = settings
         self._max_model_len = max_model_len
 
     def token_ids(self, messages: Sequence[chat_pb2.Message], field: str = "messages") -> tuple[int, ...]:
-        """The prompt up to where the assistant speaks. Raises Refused (INVALID_ARGUMENT)."""
-        turns = [{"role": ROLE_NAMES[message.role], "content": message.content} for message in messages]
+        """The prompt up to where the assistant speaks. Raises Refused (INVALID_ARGUMENT).
+
+        A control token that somebody has typed, such as <|im_end|>, is words: nobody ends their own turn and begins one
+        of the system's. An invisible word joiner after its first character keeps the tokenizer from taking it for more.
+        """
+        turns = [
+            {"role": ROLE_NAMES[message.role], "content": self._control.sub(_as_words, message.content)}
+            for message in messages
+        ]
         try:
             [text], _ = render_jinja_template(
                 [turns], chat_template=self._template, add_generation_prompt=True, **self._special_tokens
@@ -76,6 +86,10 @@ class PromptBuilder:
             stop=tuple(asked.stop),
             seed=asked.seed if given("seed") else None,
         )
+
+
+def _as_words(control: re.Match[str]) -> str:
+    return f"{control[0][0]}\N{WORD JOINER}{control[0][1:]}"
 
 
 def _ids_of(tokenizer: Any) -> Callable[[str], tuple[int, ...]]:

@@ -42,5 +42,5 @@ def _sample(judgement: Judgement, settings: TrainerSettings, tokenizer: Any) -> 
     prompt_ids = judgement.prompt_token_ids or prompts.chat_ids(tokenizer, judgement.messages)
     if len(prompt_ids) > settings.max_prompt_tokens:
         return None
-    text_ids = tokenizer(judgement.text, add_special_tokens=False)["input_ids"]
+    text_ids = tokenizer(judgement.text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return Sample(prompt_ids, (*text_ids, tokenizer.eos_token_id)[: settings.ppo.demonstration_tokens])

@@ -119,7 +119,8 @@ class Featuriser:
         return tuple(encoded["input_ids"])
 
     def _response_ids(self, text: str) -> tuple[int, ...]:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        # What a person wrote is words, a control token that they typed, too.
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return (*ids, self._tokenizer.eos_token_id)
 
 
