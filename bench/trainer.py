@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -76,20 +77,30 @@ def ppo_workload(options: argparse.Namespace, distinct: int) -> dict[str, Any]:
 
 
 def bench_ppo(options: argparse.Namespace, said: Report) -> None:
-    """Turn about: TRL, ours, ours with four answers a prompt as the trainer draws them."""
+    """Turn about: TRL, ours and, unless in a hurry, ours with four answers a prompt as the trainer draws them."""
     peer = peer_python(options.peer)
     ours = Path(sys.executable)
     contenders = {
         TRL: (peer, "ppo_trl.py", PROMPTS),
         OURS: (ours, "ppo_ours.py", PROMPTS),
-        f"{OURS}, 4 answers a prompt": (ours, "ppo_ours.py", PROMPTS // 4),
     }
+    if not options.quick:
+        contenders[f"{OURS}, 4 answers a prompt"] = ours, "ppo_ours.py", PROMPTS // 4
     with ExitStack() as stack:
-        started = {}
-        for name, (python, script, distinct) in contenders.items():
-            started[name] = stack.enter_context(contestant(options, python, script, ppo_workload(options, distinct)))
-            started[name].go()  # memory is touched, kernels are chosen
-        turns = [{name: each.go() for name, each in started.items()} for _ in range(options.updates)]
+        started = {
+            name: stack.enter_context(contestant(options, python, script, ppo_workload(options, distinct)))
+            for name, (python, script, distinct) in contenders.items()
+        }
+        # Memory is touched and kernels are chosen, which is not measured: all at once.
+        with ThreadPoolExecutor() as pool:
+            for name, figures in zip(started, pool.map(Contestant.go, started.values()), strict=True):
+                progress(f"PPO, warm-up, {name}", figures)
+        turns: list[dict[str, dict[str, Any]]] = []
+        for turn in range(options.updates):
+            turns.append({})
+            for name, each in started.items():
+                turns[-1][name] = each.go()
+                progress(f"PPO, update {turn + 1} of {options.updates}, {name}", turns[-1][name])
     rate = {name: median(turn[name]["tokens"] / turn[name]["seconds"] for turn in turns) for name in started}
     peak = {name: max(turn[name]["peak_gib"] for turn in turns) for name in started}
     for name in started:
@@ -112,7 +123,7 @@ def bench_reward(options: argparse.Namespace, said: Report) -> None:
     """Fold after fold, each contender on the same rankings of the same trees."""
     folder = Path(options.folder)
     judgements = fill_store(options.data, folder / "preferences.sqlite")
-    limit = 24 if options.quick else None
+    limit = 8 if options.quick else None
     work = {
         "model": str(options.model),
         "store": str(folder / "preferences.sqlite"),
@@ -124,9 +135,10 @@ def bench_reward(options: argparse.Namespace, said: Report) -> None:
     with ExitStack() as stack:
         peer = stack.enter_context(contestant(options, peer_python(options.peer), "reward_trl.py", work))
         ours = stack.enter_context(contestant(options, Path(sys.executable), "reward_ours.py", work))
-        for _ in work["folds"]:
+        for fold in range(options.folds):
             for name, each in zip(names, (peer, ours, ours), strict=True):
                 names[name].append(each.go())
+                progress(f"reward, fold {fold + 1} of {options.folds}, {name}", names[name][-1])
     accuracy: dict[str, float] = {}
     seconds: dict[str, float] = {}
     pairs = sum(fold["pairs"] for fold in names[OURS])
@@ -139,9 +151,14 @@ def bench_reward(options: argparse.Namespace, said: Report) -> None:
     floor = sum(fold["longer_wins"] * fold["pairs"] for fold in names[OURS]) / pairs
     said.rows.append({"what": "reward", "by": "longer wins", "accuracy": floor, "pairs": pairs})
     said.target("reward: seconds for the same rankings, of TRL's", seconds[OURS] / seconds[TRL], at_most=1.0)
-    if not options.quick:  # on two dozen pairs accuracy is a coin
+    if not options.quick:  # on eight pairs accuracy is a coin
         said.target("reward: accuracy less TRL's", accuracy[OURS] - accuracy[TRL], at_least=0.0)
         said.target("reward: accuracy less longer-wins'", accuracy[f"{OURS}, thumbs too"] - floor, at_least=0.0)
+
+
+def progress(what: str, figures: dict[str, Any]) -> None:
+    shown = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
+    print(f"{what}: {shown}", file=sys.stderr, flush=True)
 
 
 def plot(said: Report, path: Path) -> None:
@@ -165,17 +182,25 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--data", type=Path, help="OpenAssistant trees (JSON lines); without it, PPO alone")
+    parser.add_argument("--only", choices=("ppo", "reward"), help="one of the two parts")
     parser.add_argument("--updates", type=int, help="PPO updates of each, after one to warm up; default: 5, quick: 1")
     parser.add_argument("--folds", type=int, help="of five, by tree; default: 5, quick: 1")
     parser.add_argument("--threads", type=int, default=2, help="of each contender; only one works at a time")
     parser.add_argument("--peer", type=Path, default=ROOT / ".foldback/trl", help="where TRL's environment is made")
     options = parser.parse_args()
+    if options.only == "reward" and not options.data:
+        parser.error("--only reward: needs --data")
+    if options.only and options.plot:
+        parser.error("--plot: shows both parts; leave out --only")
     options.updates = options.updates or (1 if options.quick else 5)
     options.folds = options.folds or (1 if options.quick else 5)
     said = Report(f"{PROMPTS} answers of {TOKENS} tokens an update; accuracy on trees not learned from")
     with tempfile.TemporaryDirectory() as options.folder:
-        bench_ppo(options, said)
-        if options.data:
+        if options.only != "reward":
+            bench_ppo(options, said)
+        if options.only != "ppo" and options.data:
+            if options.json:
+                said.write(options.json)  # what is measured is not lost with what is not
             bench_reward(options, said)
     said.finish(options)
     if options.plot:

@@ -1,7 +1,7 @@
 """`python ppo_ours.py WORKLOAD`: one PPO update of ours a turn, with all that TRL's has: sampling, reference, reward.
 
-Answers are drawn by the trainer's own decoder from the merged weights, and one more pass stands in for the logprobs
-that a serving engine would have sent along.
+Answers are drawn by the trainer's own decoder from the merged weights, with their logprobs, as a serving engine would
+send them.
 """
 
 import json
@@ -13,44 +13,30 @@ import torch
 from harness.turns import Turn
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import TrainerSettings
-from trainer.backbone import Backbone, FrozenPass
 from trainer.learner import Learner
 from trainer.reward import pool
-from trainer.tokens import Rollout, Sample
-
-
-def behaviour(
-    backbone: Backbone, samples: list[Sample], frozen: list[FrozenPass], temperature: float
-) -> list[tuple[float, ...]]:
-    """Logprobs of every sample's tokens under the present policy."""
-    found: dict[int, tuple[float, ...]] = {}
-    with torch.no_grad():
-        for batch in backbone.micro_batches(samples):
-            logprobs_BT, _, mask_BT = backbone.policy_logprobs(
-                [samples[i] for i in batch], temperature, [frozen[i] for i in batch]
-            )
-            found |= {i: tuple(row[mask].tolist()) for i, row, mask in zip(batch, logprobs_BT, mask_BT, strict=True)}
-    return [found[index] for index in range(len(samples))]
+from trainer.tokens import Rollout
 
 
 def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temperature: float, turn: int) -> int:
     """One iteration; how many response tokens it learned from."""
     backbone, version = learner.backbone, f"turn-{turn}"
-    samples = backbone.generate(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
+    drawn = backbone.draw(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
+    samples = [each.sample for each in drawn]
     learner.ppo.mark_published(version)
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
     distinct = {prompt: group for group, prompt in enumerate(dict.fromkeys(prompts))}
     rollouts = [
         Rollout(
-            sample=sample,
+            sample=each.sample,
             text="",
-            behaviour_logprobs=logprobs,
+            behaviour_logprobs=tuple(each.logprobs_T.tolist()),
             finish_reason="length",
-            policy_version=(version,) * len(sample.response_ids),
+            policy_version=(version,) * len(each.sample.response_ids),
             temperature=temperature,
-            group=distinct[sample.prompt_ids],
+            group=distinct[each.sample.prompt_ids],
         )
-        for sample, logprobs in zip(samples, behaviour(backbone, samples, frozen, temperature), strict=True)
+        for each in drawn
     ]
     features_BF = torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
     learner.ppo.update(rollouts, frozen, learner.reward.reward(features_BF).tolist())
