@@ -18,9 +18,9 @@ from tests.integration.test_swap_vllm import BF16_NATS, COMPLETION, PROMPT, stat
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SEATS = ServerSettings().max_batch
 LONG = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=450)
-SOON = 40
-"""Tokens that users may see while a check runs, of LONG's. It takes one or two; how many pass unseen depends on how
-busy the machine is."""
+SOON = LONG.max_tokens // 2
+"""Tokens that users may see while a check runs. It takes one or two, but on a busy machine more pass before anybody is
+told; a check that waited for a seat would see a whole answer go by."""
 
 
 class Users:
