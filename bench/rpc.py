@@ -3,7 +3,7 @@
 Both answer the same calls from the same client in turns. Foldback checks, templates and tokenizes the prompt, signs a
 token, admits, counts, and logs the whole response to a real broker; the echo server does nothing at all. Rates are
 calls per second of the server process's own CPU time, so that neither client nor neighbours count. No question is asked
-twice: what Foldback remembers of a prompt is the template's own part.
+twice.
 """
 
 import argparse

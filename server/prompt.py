@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, TokenizersBackend
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from foldback.v1 import chat_pb2
-from server.encoder import Encoder
 from server.engines.base import Sampling
 from server.status import invalid
 from settings.server import ServerSettings
@@ -98,4 +97,5 @@ def _ids_of(tokenizer: Any) -> Callable[[str], tuple[int, ...]]:
     tokenizer("")  # sets the Rust tokenizer up: no truncation, no padding, whatever its file says
     if type(tokenizer)._encode_plus is not TokenizersBackend._encode_plus:
         return lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return Encoder(tokenizer.backend_tokenizer)
+    rust = tokenizer.backend_tokenizer
+    return lambda text: tuple(rust.encode_batch_fast([text], add_special_tokens=False)[0].ids)

@@ -26,6 +26,8 @@ from trainer.rollouts import RolloutSource, Stopped
 
 log = logging.getLogger("trainer")
 
+_NEEDED = (f"{publish.ADAPTER}/", publish.LEARNED)
+"""Of a version's files: the merged weights are for servers."""
 _QUIET_S = 15.0
 """Between two log lines that say what is waited for, while only its figures change."""
 
@@ -231,10 +233,10 @@ class Trainer:
         return True
 
     def _files(self, version: str) -> Path | None:
-        """Where they are, hashes checked, which takes reading them all. None: it is the base policy and has none."""
+        """Where those that training needs are, hashes checked. None: it is the base policy and has none."""
         if not self._registry.manifest(version).parent:
             return None
-        return self._registry.fetch(version, self._scratch / "versions")
+        return self._registry.fetch(version, self._scratch / "versions", only=_NEEDED)
 
     def _mark_learned(self, version: str, files: Path | None) -> int:
         """What `version` learned from says so. Returns the sequence of the last judgement that was learned."""
