@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from feedback.judgement import Kind
+from settings.reward import RewardSettings
 from trainer.holdout import place
-from trainer.reward import RewardExample, feature_dim
+from trainer.reward import RewardExample, RewardModel, feature_dim
 
 HIDDEN = 5
 FEATURES = feature_dim(HIDDEN)
@@ -74,6 +75,16 @@ def rankings(
         name = f"{rater}-{seed}-{index}"
         examples.append(example(features_AF, name=name, rater=rater, tiers=tiers, held_out=held_out))
     return examples
+
+
+def normal(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(seed))
+
+
+def model_of(examples: list[RewardExample], settings: RewardSettings | None = None) -> RewardModel:
+    model = RewardModel(FEATURES, settings or RewardSettings(), seed=0)
+    model.update(examples)
+    return model
 
 
 def correlation(a_B: Tensor, b_B: Tensor) -> float:

@@ -1,29 +1,17 @@
 """The reward model as the trainer uses it: uncertainty, calibration, promotion, readiness, resume."""
 
-import math
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from settings.reward import RewardSettings
-from tests.trainer.reward_tastes import FEATURES, HIDDEN, correlation, example, rankings, taste
-from trainer.reward import RewardExample, RewardModel
+from tests.trainer.reward_tastes import FEATURES, HIDDEN, correlation, model_of, normal, rankings, taste
+from trainer.reward import RewardModel
 from trainer.reward.heads import fit
 from trainer.reward.replay import Replay
 from trainer.statefile import load_state, save_state
-
-
-def normal(count: int, seed: int) -> torch.Tensor:
-    return torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(seed))
-
-
-def model_of(examples: list[RewardExample], settings: RewardSettings | None = None) -> RewardModel:
-    model = RewardModel(FEATURES, settings or RewardSettings(), seed=0)
-    model.update(examples)
-    return model
 
 
 def test_learns_a_taste_from_noisy_rankings_in_instalments() -> None:
@@ -162,74 +150,6 @@ def test_how_much_words_say_is_what_predicts_best_and_is_kept(tmp_path: Path) ->
         assert torch.equal(model.score(normal(20, seed=3))[0], resumed.score(normal(20, seed=3))[0])
 
 
-def test_no_taste_is_not_ready() -> None:
-    """Rankings drawn at random: over eight sets of them chance alone may look ready once or twice."""
-    ready = 0
-    for seed in range(8):
-        model = model_of(rankings(taste(0), 150, seed=seed, noise=1.0, held_out=0.3))
-        ready += model.ready
-    assert ready <= 3
-
-
-def test_ready_ends_when_held_out_raters_turn_away() -> None:
-    model = model_of(rankings(taste(0), 120, seed=0, held_out=0.3), RewardSettings(heldout_capacity=40))
-    assert model.ready
-    assert not model.update(rankings(-taste(0), 120, seed=7, held_out=1.0)).ready
-
-
-def thumbs(taste_F: torch.Tensor, count: int, *, seed: int, chance: bool = False) -> list[RewardExample]:
-    """One answer each, liked where its utility is positive, or by the toss of a coin."""
-    coin = random.Random(seed)
-    features_BF = normal(count, seed=seed)
-    liked = [coin.random() < 0.5 if chance else bool(features_F @ taste_F > 0) for features_F in features_BF]
-    return [
-        example(features_BF[index : index + 1], name=f"thumb-{seed}-{index}", kind="thumbs", score=float(up))
-        for index, up in enumerate(liked)
-    ]
-
-
-def test_thumbs_alone_are_enough_to_become_ready() -> None:
-    """Many an application asks for nothing else."""
-    model = model_of(thumbs(taste(0), 200, seed=0))
-    assert model.ready
-    features_BF = normal(300, seed=9)
-    assert correlation(model.score(features_BF)[0], features_BF @ taste(0)) > 0.5
-    assert sum(model_of(thumbs(taste(0), 200, seed=seed, chance=True)).ready for seed in range(6)) <= 2
-
-
-def test_held_out_judgements_that_tell_nothing_apart_do_not_end_readiness() -> None:
-    """Most of a sparse taste's rankings are ties: the few held-out ones that are none must not decide by luck."""
-    ties = [
-        example(normal(4, seed=seed), name=f"tie-{seed}", tiers=((0, 1, 2, 3),), held_out=1.0) for seed in range(40)
-    ]
-    wrong = rankings(-taste(0), 1, seed=5, held_out=1.0)
-    model = model_of(rankings(taste(0), 60, seed=0, held_out=0.0))
-    assert model.ready
-    assert model.update([*ties, *wrong]).accuracy < 0.5
-    assert model.ready
-
-
-def test_too_few_judgements_are_not_ready() -> None:
-    assert not model_of(rankings(taste(0), 12, seed=0)).ready
-
-
-def test_with_nothing_held_out_cross_validation_decides() -> None:
-    examples = rankings(taste(0), 35, seed=0, held_out=0.0)
-    model = RewardModel(FEATURES, RewardSettings(), seed=0)
-    figures = model.update(examples)
-    assert figures.promoted
-    assert figures.ready
-    random.Random(0).shuffle(tiers := [example.tiers for example in examples])
-    nonsense = [replace(example, tiers=order) for example, order in zip(examples, tiers, strict=True)]
-    assert not RewardModel(FEATURES, RewardSettings(), seed=0).update(nonsense).ready
-    assert math.isnan(figures.accuracy)
-
-
-def test_one_long_conversation_is_not_ready() -> None:
-    examples = [replace(example, conversation="one") for example in rankings(taste(0), 60, seed=0)]
-    assert not model_of(examples).ready
-
-
 def test_state_survives_a_checkpoint(tmp_path: Path) -> None:
     examples = rankings(taste(0), 60, seed=0, noise=0.1)
     model = model_of(examples[:40])
@@ -286,7 +206,6 @@ def test_a_later_judgement_takes_the_place_of_the_earlier() -> None:
 
 
 def test_a_full_replay_keeps_half_its_places_for_the_old_and_every_stratum() -> None:
-    import random
 
     replay = Replay(capacity=40)
     old, new = rankings(taste(0), 35, seed=0), rankings(taste(0), 100, seed=1, rater="other")
