@@ -169,6 +169,15 @@ def test_kl_controller_steers_towards_its_target(kl, responses, coefficient):
     assert controller.coefficient == pytest.approx(coefficient * (1 + error * responses / 10_000), rel=1e-12)
 
 
+def test_kl_controller_does_not_fall_asleep_on_the_way_to_its_target():
+    controller = KlController(0.1, target=8.0, horizon=32, least=0.1)
+    for kl in (0.1, 0.5, 2.0, 5.0):
+        controller.update(kl, 32)
+        assert controller.coefficient == 0.1
+    controller.update(16.0, 32)
+    assert controller.coefficient == pytest.approx(0.12)
+
+
 def test_kl_controller_without_target_stands_still():
     controller = KlController(0.05, target=None, horizon=100)
     controller.update(1e3, 64)

@@ -46,7 +46,8 @@ class Ppo:
         self._adapters = backbone.parameters()
         self._policy_optimizer = torch.optim.Adam(self._adapters, lr=settings.learning_rate, eps=_ADAM_EPSILON)
         self._value_optimizer = torch.optim.Adam(value.parameters(), lr=settings.value_learning_rate, eps=_ADAM_EPSILON)
-        self._kl = KlController(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
+        least = settings.kl_coefficient
+        self._kl = KlController(least, settings.kl_target, settings.kl_horizon, least)
         self._shuffle = torch.Generator().manual_seed(seed)
         self._steps = 0
         self._updates = 0
