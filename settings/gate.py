@@ -8,15 +8,16 @@ from settings.section import Section
 class GateSettings(Section):
     """What a candidate has to show on held-out prompts before a user sees it."""
 
-    prompts: int = Field(default=20, ge=4, le=256)
+    prompts: int = Field(default=28, ge=4, le=256)
     """Held-out prompts that candidate and active policy both answer."""
     max_new_tokens: int = Field(default=48, ge=1)
     """Tokens of each of these answers."""
     max_kl_nats: float = Field(default=25.0, gt=0)
     """Mean KL to the reference a response. Training stops there too: beyond it the reward model is guessing."""
-    min_win_rate: float = Field(default=0.4, gt=0, lt=1)
+    min_win_rate: float = Field(default=0.35, gt=0, lt=1)
     """The candidate's answers must win at least this share against the active policy's, by the conservative reward.
-    A little below one half: steps between versions are small, and as good as before may pass."""
+    Below one half: steps between versions are small, and as good as before may pass. Of 28 prompts such a candidate
+    passes five times in six, one that wins three in ten once in ten."""
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
     """One-sided confidence with which the win rate must be shown (or refuted)."""
     min_length_ratio: float = Field(default=0.4, ge=0, le=1)

@@ -109,6 +109,8 @@ class Trainer:
             if not undecided or self._gate.look_ahead(self.progress, self._anchored_adapter):
                 return ""  # the next turn follows
         if self._new_judgements() >= self._judgements_needed:
+            if not (self._gate_is_due or self._why_not_ppo()):
+                self._policy.look_ahead(self.progress)
             self._learn_reward()
             return ""
         return undecided or self._why_not_ppo() or self._improve_policy()
@@ -149,7 +151,8 @@ class Trainer:
         """One iteration of PPO on answers of the serving fleet."""
         progress, settings = self.progress, self._settings
         try:
-            figures = self._policy.improve(progress)
+            another = progress.unpublished + 1 < settings.publish_every and progress.budget >= 2
+            figures = self._policy.improve(progress, another=another)
         except StaleRollouts as error:
             return f"waiting for the serving fleet to take up {progress.continues_from}: {error}"
         iteration = progress.iteration + 1

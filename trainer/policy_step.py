@@ -1,6 +1,7 @@
 """Reward → policy: one iteration of PPO on answers of the serving fleet."""
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -8,6 +9,7 @@ from feedback.store import PreferenceStore
 from registry import Registry
 from settings.trainer import TrainerSettings
 from trainer import demonstrations, metrics, prompts
+from trainer.ahead import Ahead
 from trainer.checkpoint import Progress
 from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
@@ -32,21 +34,33 @@ class PolicyStep:
         self._learner = learner
         self._store = store
         self._registry = registry
-        self._rollouts = rollouts
+        self._rollouts = Ahead(rollouts)
 
-    def improve(self, progress: Progress) -> PpoFigures:
+    def look_ahead(self, progress: Progress) -> None:
+        """Have the fleet begin with the rollouts of iteration `progress.iteration + 1`, if it has not yet."""
+        settings, seed, version = self._settings, self._seed(progress), progress.continues_from
+        if not self._rollouts.asked(seed=seed, version=version):
+            pool = prompts.recent(self._store, settings)
+            chosen = prompts.for_rollouts(pool, settings.prompts_per_iteration, seed)
+            self._rollouts.ask(chosen, seed=seed, version=version)
+
+    def improve(self, progress: Progress, *, another: bool) -> PpoFigures:
         """Iteration `progress.iteration + 1`.
+
+        Args:
+            another: the next iteration will follow from the same version. Its rollouts are drawn meanwhile.
 
         Raises:
             StaleRollouts: the fleet still serves a version that is too old.
             Stopped: the trainer is stopping.
         """
         learner, settings = self._learner, self._settings
-        iteration = progress.iteration + 1
-        seed = settings.seed * 1_000_003 + iteration
-        chosen = prompts.for_rollouts(prompts.recent(self._store, settings), settings.prompts_per_iteration, seed)
+        iteration, seed = progress.iteration + 1, self._seed(progress)
+        self.look_ahead(progress)
         with metrics.timed("rollouts"):
-            rollouts = self._rollouts.sample(chosen, seed=seed, version=progress.continues_from)
+            rollouts = self._rollouts.take()
+        if another:
+            self.look_ahead(replace(progress, iteration=iteration))
         state = self._registry.state()
         metrics.show_staleness(rollouts, [*state.history, *([state.canary] if state.canary else [])])
         with metrics.timed("reference"):
@@ -73,3 +87,6 @@ class PolicyStep:
             round(figures.length),
         )
         return figures
+
+    def _seed(self, progress: Progress) -> int:
+        return self._settings.seed * 1_000_003 + progress.iteration + 1

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -26,6 +27,8 @@ _AWAY = frozenset(
 """The server starts, drains, is busy or went away: worth another try. Anything else is a mistake of ours."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
+_TAKE_UP_S = 8.0
+"""For a server to take up a version that was published just now, before others' answers will do."""
 
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
 
@@ -74,7 +77,7 @@ class ServedRollouts:
             ),
             policy_version=version,
         )
-        pause = _FIRST_PAUSE_S
+        pause, patience = _FIRST_PAUSE_S, time.monotonic() + _TAKE_UP_S
         while not self._stop.is_set():
             try:
                 call = self._stub.GenerateRollouts(
@@ -83,6 +86,9 @@ class ServedRollouts:
                 return in_order([from_proto(response.rollout) for response in call])
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.FAILED_PRECONDITION and request.policy_version:
+                    if time.monotonic() < patience:
+                        self._stop.wait(_FIRST_PAUSE_S)
+                        continue
                     # A replica that serves another version: PPO weighs what it samples, unless that is too old.
                     log.info("rollouts: %s; taking what is served", error.details())
                     request.policy_version = ""

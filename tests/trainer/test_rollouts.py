@@ -92,7 +92,18 @@ def test_rollouts_are_taken_as_served_in_the_order_of_the_prompts() -> None:
     assert request.policy_version == CANARY
 
 
-def test_a_replica_that_serves_another_version_gives_what_it_serves() -> None:
+def test_a_version_that_is_just_being_taken_up_is_waited_for() -> None:
+    fleet = Fleet(grpc.StatusCode.FAILED_PRECONDITION)
+    server, address = serve(fleet)
+    try:
+        assert len(client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)) == 4
+    finally:
+        server.stop(0)
+    assert [request.policy_version for request in fleet.requests] == [CANARY, CANARY]
+
+
+def test_a_replica_that_serves_another_version_gives_what_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.rollouts._TAKE_UP_S", 0.0)
     fleet = Fleet(grpc.StatusCode.FAILED_PRECONDITION)
     server, address = serve(fleet)
     try:

@@ -23,8 +23,8 @@ def test_a_rule_is_in_the_reward_in_the_metrics_and_in_the_manifest(
     scores: dict[str, list[float]] = {}
     improve = PolicyStep.improve
 
-    def observed(step: PolicyStep, *given: object) -> PpoFigures:
-        figures = improve(step, *given)  # type: ignore[arg-type]
+    def observed(step: PolicyStep, *given: object, **also: object) -> PpoFigures:
+        figures = improve(step, *given, **also)  # type: ignore[arg-type]
         scores[now].append(figures.score)
         return figures
 

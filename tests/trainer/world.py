@@ -1,6 +1,7 @@
 """A small world for the loop: a fleet of one tiny model, users with a taste, a real store and a real registry."""
 
 import random
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,22 @@ class Fleet:
         self._settings = settings
         self._base_policy = [parameter.detach().clone() for parameter in self.backbone.parameters()]
         self._version: str | None = None
+        self._lock = threading.RLock()
+        """The trainer draws rollouts on a thread of its own."""
 
     @property
     def serving(self) -> str:
         """The version that answers now."""
-        self._swap()
-        assert self._version
-        return self._version
+        with self._lock:
+            self._swap()
+            assert self._version
+            return self._version
 
     def sample(self, prompts_: Sequence[Prompt], *, seed: int, version: str = "") -> list[Rollout]:
+        with self._lock:
+            return self._sample(prompts_, seed, version)
+
+    def _sample(self, prompts_: Sequence[Prompt], seed: int, version: str) -> list[Rollout]:
         assert self.serving == version or not version
         settings, tokenizer = self._settings, self.backbone.tokenizer
         ids = [prompts.token_ids(tokenizer, prompt) for prompt in prompts_]
