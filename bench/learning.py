@@ -82,7 +82,9 @@ def report(rows: list[dict[str, Any]]) -> Report:
 def options() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--personas", nargs="+", choices=PERSONAS, default=list(PERSONAS), metavar="NAME")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS).replace("%", "%%")
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
     parser.add_argument("--work", type=Path, default=ROOT / ".foldback/bench/learning", help="where runs are kept")
