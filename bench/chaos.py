@@ -25,10 +25,8 @@ import grpc
 from harness.processes import ROOT
 from harness.report import Report, arguments
 
-from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
-
-sys.path.insert(0, str(ROOT))
 from console.stack import PortPicker
+from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
 from tests.tiny_model import make_tiny_model
 
 SERVICES = {

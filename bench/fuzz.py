@@ -8,16 +8,14 @@ the whole one, in a process of its own, over an engine that answers at once.
 import argparse
 import asyncio
 import random
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import grpc
-from harness.processes import DEFAULT_MODEL, ROOT, process
+from harness.processes import DEFAULT_MODEL, process
 from harness.report import Report, arguments
 
-sys.path.insert(0, str(ROOT))
 from feedback.consumer import open_consumer
 from feedback.embedded_broker import EmbeddedBroker
 from feedback.tokens import TokenSigner, load_or_create_keys

@@ -12,7 +12,6 @@ Answers differ in length, as users' do: else all clients would end together, and
 
 import asyncio
 import random
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,17 +22,15 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 
 import grpc
-from harness.processes import DEFAULT_MODEL, ROOT, Process, process
+from harness.processes import DEFAULT_MODEL, Process, process
 from harness.report import Report, arguments
 from harness.swap_load import QUESTIONS, Crowd
+from harness.swap_versions import fresh_logprobs, make_policy, publish
 from transformers import AutoTokenizer
 
 from feedback.embedded_broker import EmbeddedBroker
 from foldback.v1 import chat_pb2, chat_pb2_grpc, policy_pb2, policy_pb2_grpc, rollout_pb2, rollout_pb2_grpc
 from registry import Registry
-
-sys.path.insert(0, str(ROOT))
-from harness.swap_versions import fresh_logprobs, make_policy, publish
 
 MODES = ("weights", "adapter")
 LONG_QUESTION = " ".join(f"{i}. {QUESTIONS[i % len(QUESTIONS)]}" for i in range(30))

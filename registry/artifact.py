@@ -49,13 +49,12 @@ def check_name(name: str) -> None:
 
 def verify(directory: Path, version: str, files: Mapping[str, FileEntry], only: Sequence[str] = ("",)) -> None:
     """Check that every one of `files` is there, whole and unchanged, and that no other file of a kind that is loaded
-    stands beside them where paths begin as `only` says.
+    stands beside them where paths begin as `only` says. Their names have passed `check_name`.
 
     Raises:
-        ArtifactError: path, format, absent, truncated, hash or unknown; the detail names the file.
+        ArtifactError: path, absent, truncated, hash or unknown; the detail names the file.
     """
     for name, entry in files.items():
-        check_name(name)
         path = directory / name
         if path.is_symlink() or not path.resolve().is_relative_to(directory.resolve()):
             raise ArtifactError("path", f"{name!r} leaves the version's directory")

@@ -137,9 +137,10 @@ class Gate:
             with policy_of(self._backbone, active_adapter, self._scratch):
                 untrained = self._backbone.holds(self._base_adapter)
                 self._active = active, self._reference.evaluation if untrained else self._answers()[0]
-        if self._candidate is None or self._candidate[0] != candidate:
+        if not self.knows(candidate):
             forgotten = perplexity_ratio(self._backbone, self._reference, self._temperature)
             self._candidate = candidate, self._answers()[0], forgotten
+        assert self._candidate
         _, evaluation, forgotten = self._candidate
         report = judge(evaluation, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
         return report, evaluation

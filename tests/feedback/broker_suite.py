@@ -64,6 +64,17 @@ async def emit_feedback(log: EventLog, record: events_pb2.FeedbackRecorded) -> D
     return await emit(log, feedback_event(record))
 
 
+async def told_of_an_answer(settings: FeedbackSettings, spool: Path) -> EventLog:
+    """Connected; an answer and a thumb on it are at the broker."""
+    log = EventLog(settings, spool)
+    await log.start()
+    await asyncio.to_thread(until, lambda: log.state().connected, 20.0)
+    response = make_response("r")
+    assert await emit_response(log, response) is Durability.BROKER
+    assert await emit_feedback(log, make_feedback("f", [response])) is Durability.BROKER
+    return log
+
+
 class BrokerSuite:
     """Subclasses give a `brokers` fixture: bootstrap servers of a running broker."""
 

@@ -21,7 +21,7 @@ from feedback.store import PreferenceStore
 from feedback.topic_check import check_topics
 from feedback.topics import all_topics, ensure_topics
 from settings.feedback import FeedbackSettings
-from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
+from tests.feedback.broker_suite import emit_feedback, joining, told_of_an_answer, until
 from tests.feedback.events import make_feedback, make_response
 from tests.feedback.proxied_broker import proxied_broker, server_context, trusting
 from tests.feedback.sasl import SaslGate
@@ -85,12 +85,7 @@ async def test_from_answer_to_judgement_with_a_password(mechanism: str, tls: boo
         created = await asyncio.to_thread(ensure_topics, settings)
         assert created == [topic.name for topic in all_topics(settings)]
         assert not any(check.faults for check in await asyncio.to_thread(check_topics, settings))
-        log = EventLog(settings, tmp_path / "spool")
-        await log.start()
-        await asyncio.to_thread(until, lambda: log.state().connected, 20.0)
-        response = make_response("r")
-        assert await emit_response(log, response) is Durability.BROKER
-        assert await emit_feedback(log, make_feedback("f", [response])) is Durability.BROKER
+        log = await told_of_an_answer(settings, tmp_path / "spool")
         await asyncio.to_thread(join_one, settings, tmp_path / "store")
         await log.stop()
     assert gate.refused == 0

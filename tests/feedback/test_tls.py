@@ -12,7 +12,7 @@ from feedback.eventlog import Durability, EventLog
 from feedback.store import PreferenceStore
 from feedback.topics import ensure_topics
 from settings.feedback import FeedbackSettings
-from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
+from tests.feedback.broker_suite import emit_feedback, emit_response, joining, told_of_an_answer, until
 from tests.feedback.events import make_feedback, make_response
 from tests.feedback.proxied_broker import proxied_broker, server_context, trusting
 
@@ -46,12 +46,7 @@ async def test_from_answer_to_judgement_over_tls(tmp_path: Path) -> None:
     async with proxied_broker(both_ways(ca)) as address:
         settings = settings_for(address, ca, ca, tmp_path / "certificates")
         await asyncio.to_thread(ensure_topics, settings)
-        log = EventLog(settings, tmp_path / "spool")
-        await log.start()
-        await asyncio.to_thread(until, lambda: log.state().connected, 20.0)
-        response = make_response("r")
-        assert await emit_response(log, response) is Durability.BROKER
-        assert await emit_feedback(log, make_feedback("f", [response])) is Durability.BROKER
+        log = await told_of_an_answer(settings, tmp_path / "spool")
         assert await emit_feedback(log, make_feedback("g", [make_response("no", consent=False)])) is Durability.BROKER
         await emit_response(log, make_response("no", consent=False))
 

@@ -12,6 +12,7 @@ from feedback.judgement import Prompt
 from foldback.v1 import chat_pb2, rollout_pb2, rollout_pb2_grpc
 from settings.trainer import TrainerSettings
 from trainer.rollouts import ServedRollouts, Stopped
+from trainer.tokens import Rollout
 
 PROMPTS = [
     Prompt("c1", (("system", "Be kind."), ("user", "Hello?")), (1, 2), 0.0),
@@ -66,13 +67,18 @@ def client(address: str, stop: threading.Event) -> ServedRollouts:
     return ServedRollouts(TrainerSettings(server_admin_address=address, samples_per_prompt=3, temperature=0.8), stop)
 
 
-def test_rollouts_are_taken_as_served_in_the_order_of_the_prompts() -> None:
-    fleet = Fleet()
+def sampled(fleet: Fleet) -> list[Rollout]:
+    """What the client makes of `fleet`, which is up for as long."""
     server, address = serve(fleet)
     try:
-        rollouts = client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
+        return client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
     finally:
         server.stop(0)
+
+
+def test_rollouts_are_taken_as_served_in_the_order_of_the_prompts() -> None:
+    fleet = Fleet()
+    rollouts = sampled(fleet)
     # Of three samples a prompt, of 0, 1 and 2 tokens, the empty one has nothing to learn from.
     assert [(r.group, r.sample.response_ids) for r in rollouts] == [(0, (0,)), (0, (0, 1)), (1, (0,)), (1, (0, 1))]
     longest = rollouts[1]
@@ -94,33 +100,20 @@ def test_rollouts_are_taken_as_served_in_the_order_of_the_prompts() -> None:
 
 def test_a_version_that_is_just_being_taken_up_is_waited_for() -> None:
     fleet = Fleet(grpc.StatusCode.FAILED_PRECONDITION)
-    server, address = serve(fleet)
-    try:
-        assert len(client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)) == 4
-    finally:
-        server.stop(0)
+    assert len(sampled(fleet)) == 4
     assert [request.policy_version for request in fleet.requests] == [CANARY, CANARY]
 
 
 def test_a_replica_that_serves_another_version_gives_what_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.rollouts._TAKE_UP_S", 0.0)
     fleet = Fleet(grpc.StatusCode.FAILED_PRECONDITION)
-    server, address = serve(fleet)
-    try:
-        assert len(client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)) == 4
-    finally:
-        server.stop(0)
+    assert len(sampled(fleet)) == 4
     assert [request.policy_version for request in fleet.requests] == [CANARY, ""]
 
 
 def test_a_stream_that_breaks_is_asked_for_again_as_a_whole() -> None:
     fleet = Fleet(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    server, address = serve(fleet)
-    try:
-        rollouts = client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
-    finally:
-        server.stop(0)
-    assert len(rollouts) == 4
+    assert len(sampled(fleet)) == 4
     assert len(fleet.requests) == 3
 
 
@@ -140,12 +133,8 @@ def test_a_server_that_comes_later_is_waited_for() -> None:
 
 def test_a_mistake_of_ours_is_not_tried_again() -> None:
     fleet = Fleet(grpc.StatusCode.INVALID_ARGUMENT)
-    server, address = serve(fleet)
-    try:
-        with pytest.raises(grpc.RpcError) as error:
-            client(address, threading.Event()).sample(PROMPTS, seed=1, version=CANARY)
-    finally:
-        server.stop(0)
+    with pytest.raises(grpc.RpcError) as error:
+        sampled(fleet)
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert len(fleet.requests) == 1
 

@@ -55,7 +55,7 @@ class Report:
 def examine(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> Report:
     """Hold the members' scores [A, M] of each example's answers against what its rater said."""
     hits, longer, probability = [], [], []
-    by_conversation: dict[str, tuple[float, int]] = {}
+    counted: list[tuple[str, float, int]] = []
     for example, score_AM in zip(examples, scores, strict=True):
         pairs = _pairs(example.tiers)
         if not pairs:
@@ -66,15 +66,14 @@ def examine(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> Repo
         hits.append(_wins(margin_PM.mean(dim=1)))
         longer.append(_wins(length_A[better] - length_A[worse]))
         probability.append(margin_PM.sigmoid().mean(dim=1))
-        won, total = by_conversation.get(example.conversation, (0.0, 0))
-        by_conversation[example.conversation] = (won + hits[-1].sum().item(), total + len(pairs))
+        counted.append((example.conversation, hits[-1].sum().item(), len(pairs)))
     rated, rated_accuracy, rated_error = _rated(examples, scores)
     return Report(
         judgements=len(examples),
         compared=len(hits),
-        pairs=sum(total for _, total in by_conversation.values()),
+        pairs=sum(map(len, hits)),
         accuracy=_mean(hits),
-        accuracy_error=_ratio_error(list(by_conversation.values())),
+        accuracy_error=_ratio_error(counted),
         rated=rated,
         rated_accuracy=rated_accuracy,
         rated_error=rated_error,
@@ -102,15 +101,11 @@ def _rated(examples: Sequence[RewardExample], scores: Sequence[Tensor]) -> tuple
             sides[example.score > 0.5].append((example.conversation, score_AM.mean()))
     if not all(sides):
         return 0, math.nan, math.nan
-    bad_D, good_L = (torch.stack([score for _, score in side]) for side in sides)
-    wins_LD = _wins(good_L[:, None] - bad_D)
-    errors = []
-    for side, placement in zip(sides, (wins_LD.mean(dim=0), wins_LD.mean(dim=1)), strict=True):
-        by_conversation: dict[str, tuple[float, int]] = {}
-        for (conversation, _), won in zip(side, placement.tolist(), strict=True):
-            before, count = by_conversation.get(conversation, (0.0, 0))
-            by_conversation[conversation] = before + won, count + 1
-        errors.append(_ratio_error(list(by_conversation.values())))
+    wins_LD = _wins_across(*([score for _, score in side] for side in reversed(sides)))
+    errors = [
+        _ratio_error([(conversation, won, 1) for (conversation, _), won in zip(side, placement.tolist(), strict=True)])
+        for side, placement in zip(sides, (wins_LD.mean(dim=0), wins_LD.mean(dim=1)), strict=True)
+    ]
     return 2 * min(map(len, sides)), wins_LD.mean().item(), math.hypot(*errors)
 
 
@@ -123,16 +118,26 @@ def _wins(margin: Tensor) -> Tensor:
     return (margin > 0).float() + 0.5 * (margin == 0).float()
 
 
+def _wins_across(liked: Sequence[Tensor], disliked: Sequence[Tensor]) -> Tensor:
+    """[L, D] of every pair of a liked and a disliked answer's scores."""
+    return _wins(torch.stack(list(liked))[:, None] - torch.stack(list(disliked)))
+
+
 def _mean(values: Sequence[Tensor]) -> float:
     return torch.cat(list(values)).mean().item() if values else float("nan")
 
 
-def _ratio_error(hits_and_pairs: Sequence[tuple[float, int]]) -> float:
-    """Standard error of Σ hits / Σ pairs over clusters (linearised ratio estimator)."""
-    clusters = len(hits_and_pairs)
+def _ratio_error(counted: Sequence[tuple[str, float, int]]) -> float:
+    """Standard error of Σ hits / Σ pairs of (conversation, hits, pairs), each conversation taken as a whole (linearised
+    ratio estimator)."""
+    by_conversation: dict[str, tuple[float, int]] = {}
+    for conversation, hits, pairs in counted:
+        before = by_conversation.get(conversation, (0.0, 0))
+        by_conversation[conversation] = before[0] + hits, before[1] + pairs
+    clusters = len(by_conversation)
     if clusters < 2:
         return float("nan")
-    hit_K, pair_K = torch.tensor(hits_and_pairs, dtype=torch.float64).T
+    hit_K, pair_K = torch.tensor(list(by_conversation.values()), dtype=torch.float64).T
     residual_K = hit_K - hit_K.sum() / pair_K.sum() * pair_K
     return float((residual_K.square().sum() * clusters / (clusters - 1)).sqrt() / pair_K.sum())
 
@@ -161,6 +166,5 @@ def _by_source(examples: Sequence[RewardExample], score_A: Sequence[Tensor]) -> 
     figures = {name: _mean(values) for name, values in wins.items() if values}
     for name, (disliked, liked) in rated.items():
         if disliked and liked:
-            margin = torch.stack(liked).unsqueeze(1) - torch.stack(disliked).unsqueeze(0)
-            figures[name] = _wins(margin).mean().item()
+            figures[name] = _wins_across(liked, disliked).mean().item()
     return figures
