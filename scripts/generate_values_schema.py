@@ -26,9 +26,18 @@ OWNED_BY_CHART = {
     "server.admin_port",
     "server.metrics_port",
     "server.drain_timeout_s",
+    "server.access.api_keys_file",
+    "server.access.admin_keys_file",
+    "server.access.tls_certificate",
+    "server.access.tls_key",
+    "server.access.client_ca",
+    "server.access.admin_client_ca",
     "trainer.metrics_host",
     "trainer.metrics_port",
     "trainer.server_admin_address",
+    "trainer.server_access.tls_ca",
+    "trainer.server_access.tls_certificate",
+    "trainer.server_access.tls_key",
 }
 """What templates/_settings.tpl writes, and the section that no pod reads: not for `settings:` in the values."""
 

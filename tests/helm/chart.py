@@ -1,10 +1,13 @@
 """Renders the chart with Helm's own SDK. There is no cluster here: nothing is installed, only rendered and checked."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import helm_python
 import yaml
+
+from settings import Settings
 
 CHART = Path(__file__).parents[2] / "helm/foldback"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
@@ -12,6 +15,8 @@ VALUES = {"default": {}, **{file.stem: yaml.safe_load(file.read_text()) for file
 """By name: the chart's defaults and every example."""
 
 Object = dict[str, Any]
+Load = Callable[[list[Object], str], Settings]
+"""The settings of one container of a release, by component."""
 
 
 def render(values: Object | None = None, *, release: str = "prod") -> list[Object]:

@@ -70,8 +70,9 @@ def _mount(one: Object, path: str) -> str:
     return str(name)
 
 
-def test_server_is_probed_by_the_health_service(objects: list[Object]) -> None:
-    server = container(objects, "server")
+@pytest.mark.parametrize("name", [name for name in VALUES if name != "tls"])
+def test_server_is_probed_by_the_health_service(name: str) -> None:
+    server = container(render(VALUES[name]), "server")
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
     assert server["startupProbe"]["grpc"] == server["livenessProbe"]["grpc"] == {"port": ports["chat"]}
     chat = chat_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name

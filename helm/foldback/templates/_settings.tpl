@@ -10,9 +10,12 @@
   "model" (dict "name" .Values.model.name "dir" "/var/cache/foldback/models")
   "feedback" $kafka
   "registry" (dict "url" (default "file:///registry" .Values.registry.url))
-  "server" (dict "host" "0.0.0.0" "port" 50051 "admin_port" 50052 "metrics_port" 9464 "drain_timeout_s" .Values.server.drainSeconds)
+  "server" (dict
+    "host" "0.0.0.0" "port" 50051 "admin_port" 50052 "metrics_port" 9464 "drain_timeout_s" .Values.server.drainSeconds
+    "access" (include "foldback.access" . | fromYaml))
   "trainer" (dict
     "metrics_host" "0.0.0.0" "metrics_port" 9465
+    "server_access" (include "foldback.trainerAccess" . | fromYaml)
     "server_admin_address" (printf "%s-admin.%s.svc:50052" (include "foldback.fullname" .) .Release.Namespace))
 }}
 {{- mergeOverwrite (deepCopy .Values.settings) $chart | toYaml }}
