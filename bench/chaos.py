@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from harness.processes import ROOT
+from harness.processes import ROOT, Leash
 from harness.report import Report, arguments
 
 from console.stack import PortPicker
@@ -64,33 +64,42 @@ class Stack:
             "FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS": f"127.0.0.1:{self.broker}",
         }
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._leashes: dict[str, Leash] = {}
         self.kills: Counter[str] = Counter()
 
     async def start(self, name: str) -> None:
         command = [*SERVICES[name], *(["--port", str(self.broker)] if name == "broker" else [])]
+        leash = self._leashes[name] = Leash()
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = await asyncio.create_subprocess_exec(
                 sys.executable, *command, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
+        leash.hold(self._running[name].pid)
 
     async def kill(self, name: str) -> None:
         process = self._running[name]
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        await self._ended(name)
         self.kills[name] += 1
 
     async def revive(self) -> None:
         """Whatever ended (a broker whose port was not free yet, say) is started again."""
         for name, process in self._running.items():
             if process.returncode is not None:
+                await self._ended(name)
                 await self.start(name)
 
     async def stop(self) -> None:
-        for process in self._running.values():
+        for name, process in self._running.items():
             if process.returncode is None:
                 process.kill()
-            await process.wait()
+            await self._ended(name)
+
+    async def _ended(self, name: str) -> None:
+        await self._running[name].wait()
+        if leash := self._leashes.pop(name, None):  # none: it was killed and not yet started again
+            leash.release()
 
 
 async def ask(chat: chat_pb2_grpc.ChatServiceStub, question: chat_pb2.CreateChatRequest, early: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.processes import BENCH, DEFAULT_MODEL, ROOT
+from harness.processes import BENCH, DEFAULT_MODEL, ROOT, completed
 from registry import Registry
 
 
@@ -91,11 +91,6 @@ def _policy(scratch: Path) -> dict[str, float]:
 
 def _python(module: str, *arguments: str, check: bool, **environment: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(BENCH), str(ROOT), str(ROOT / "proto")])
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        check=check,
+    return completed(
+        [sys.executable, "-m", module, *arguments], check, {**os.environ, "PYTHONPATH": paths, **environment}
     )

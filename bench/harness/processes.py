@@ -3,14 +3,16 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
 
+from console.leash import send
 from settings import Settings
 from settings.feedback import FeedbackSettings
 from settings.model import ModelSettings
@@ -53,27 +55,77 @@ class Process:
         return sum(process.memory_info().rss for process in family) / 2**20
 
 
+class Leash:
+    """Ends a process and its children when this one dies, by SIGTERM or `kill -9` too: whoever leads a session of its
+    own hears nothing of that. Made before the process is, so that there is no moment without."""
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(
+            [sys.executable, "-m", "console.leash"], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
+        )
+        self._group = 0
+
+    def hold(self, pid: int) -> None:
+        """`pid` leads its process group."""
+        self._group = pid
+        assert self._holder.stdin
+        self._holder.stdin.write(f"{pid}\n".encode())
+        self._holder.stdin.flush()
+
+    def release(self) -> None:
+        """The process has ended; so does, by SIGKILL, what is left of its group."""
+        if self._group:
+            send(self._group, signal.SIGKILL)
+        self._holder.kill()
+        self._holder.communicate()
+
+
+def completed(command: Sequence[str], check: bool, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run with captured output does it, in ROOT and on a leash. Raises CalledProcessError."""
+    leash = Leash()
+    try:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        leash.hold(child.pid)
+        said, complained = child.communicate()
+    finally:
+        leash.release()
+    ended = subprocess.CompletedProcess(command, child.returncode, said, complained)
+    if check:
+        ended.check_returncode()
+    return ended
+
+
 @asynccontextmanager
 async def spawned(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python …` with what it prints in a pipe. Ends with SIGTERM, so that it may end its own children."""
     paths = os.pathsep.join(filter(None, [str(BENCH), str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    started = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        start_new_session=True,
-    )
+    leash = Leash()
     try:
-        yield started
+        started = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+            start_new_session=True,
+        )
+        leash.hold(started.pid)
+        try:
+            yield started
+        finally:
+            if started.returncode is None:
+                started.send_signal(signal.SIGTERM)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(started.wait(), 60)
     finally:
-        if started.returncode is None:
-            started.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(started.communicate(), 60)
-            except TimeoutError:
-                started.kill()
-                await started.wait()
+        leash.release()
 
 
 @asynccontextmanager
