@@ -8,10 +8,11 @@ from settings.section import Section
 class RewardSettings(Section):
     members: int = Field(default=5, ge=2)
     """Heads of the ensemble. Their disagreement is the model's uncertainty."""
-    words_scales: tuple[float, ...] = Field(default=(0.6, 0.1), min_length=1)
-    """Standard deviation, in nats, of what an answer's words are taken to say of its score before anything is learned.
-    Larger learns a taste for words faster and overfits sooner. Of several, the one in use is what predicts best in
-    cross-validation, chosen anew whenever the judgements have doubled."""
+    words_scales: tuple[tuple[float, float], ...] = Field(default=((1.0, 2.0), (1.0, 4.0), (0.1, 0.3)), min_length=1)
+    """Standard deviations, in nats, of what an answer's words are taken to say of its score before anything is learned:
+    by their embeddings, in which like words are alike, and each by itself, by which tastes for rare ones are learned.
+    Larger learns a taste for words faster and overfits sooner. The first pair is in use until another predicts better
+    in cross-validation, by more than the standard error; that is seen to whenever the judgements have doubled."""
     tuning_judgements: int = Field(default=64, ge=2)
     """Judgements before such a choice is made: until then it is the first of `words_scales`."""
     meaning_scale: float = Field(default=0.3, ge=0)
@@ -21,7 +22,8 @@ class RewardSettings(Section):
     length_scale: float = Field(default=1.0, ge=0)
     """The same for the logarithm of its length."""
     uncertainty_penalty: float = Field(default=0.5, ge=0)
-    """λ: the reward is the members' mean score less λ times their standard deviation."""
+    """λ: the reward is the members' mean score less λ times their standard deviation; in units of the latter's mean
+    over the reference's samples, where that is above 1: members who know little yet disagree about everything."""
     bound: float = Field(default=4.0, gt=0)
     """The mean score saturates towards ± this many deviations of the reference's samples before the penalty is taken
     off: far beyond what people have judged, more of the same earns nothing and costs its uncertainty."""
@@ -53,7 +55,7 @@ class RewardSettings(Section):
     """Held-out judgements that are kept; the oldest leave."""
     replay_capacity: int = Field(default=2048, ge=2)
     """Judgements that are kept to train on. When full, new ones take at most half the places in an update."""
-    feature_cache: int = Field(default=8192, ge=1)
+    feature_cache: int = Field(default=4096, ge=1)
     """Answers whose features are kept in memory."""
 
     prompt_tokens: int = Field(default=512, ge=1)

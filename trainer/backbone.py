@@ -28,8 +28,8 @@ class Pool(Protocol):
         """Which layers' inputs it reads, of a trunk of `depth` layers; 0 is the embeddings' output."""
         ...
 
-    def __call__(self, states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Tensor:
-        """features_BF."""
+    def __call__(self, states_BTD: tuple[Tensor, ...], tokens_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+        """features_BF; states and token ids of what the mask leaves out are anything."""
         ...
 
 
@@ -254,7 +254,8 @@ def _inputs(layout: Layout) -> dict[str, Any]:
 
 def _pooled(states_RSD: Sequence[Tensor], layout: Layout, pool: Pool) -> Tensor:
     """[B, F]."""
-    return pool(tuple(state.flatten(0, 1)[layout.token_BT] for state in states_RSD), layout.mask_BT)
+    states_BTD = tuple(state.flatten(0, 1)[layout.token_BT] for state in states_RSD)
+    return pool(states_BTD, layout.input_ids_RS.flatten()[layout.token_BT], layout.mask_BT)
 
 
 def _lower_of(layer_RSD: Tensor, layout: Layout, b: int) -> tuple[Tensor, Tensor]:

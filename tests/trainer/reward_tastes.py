@@ -12,6 +12,8 @@ from trainer.reward import RewardExample, RewardModel, feature_dim
 
 HIDDEN = 5
 FEATURES = feature_dim(HIDDEN)
+DENSE = [*range(3 * HIDDEN), FEATURES - 1]
+"""All features but the token counts."""
 HELD_OUT = 0.15
 """Share of conversations that are never trained on, unless a test says otherwise."""
 
@@ -46,8 +48,8 @@ def example(
 
 
 def taste(seed: int) -> Tensor:
-    """Weights [F] that give standard normal features a utility of deviation 3."""
-    weight_F = torch.randn(FEATURES, generator=torch.Generator().manual_seed(seed))
+    """Weights [F] that give the features of `normal` a utility of deviation 3."""
+    weight_F = normal(1, seed)[0]
     taste_F: Tensor = 3 * weight_F / weight_F.norm()
     return taste_F
 
@@ -67,7 +69,7 @@ def rankings(
     rng = random.Random(seed)
     examples = []
     for index in range(count):
-        features_AF = torch.randn(answers, len(taste_F), generator=generator)
+        features_AF = normal(answers, generator)
         order = (features_AF @ taste_F).argsort(descending=True).tolist()
         if rng.random() < noise:
             rng.shuffle(order)
@@ -77,8 +79,12 @@ def rankings(
     return examples
 
 
-def normal(count: int, seed: int) -> torch.Tensor:
-    return torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(seed))
+def normal(count: int, seed: int | torch.Generator) -> Tensor:
+    """Features [count, F] of answers that say nothing: the dense ones are standard normal."""
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    features_BF = torch.zeros(count, FEATURES)
+    features_BF[:, DENSE] = torch.randn(count, len(DENSE), generator=generator)
+    return features_BF
 
 
 def model_of(examples: list[RewardExample], settings: RewardSettings | None = None) -> RewardModel:

@@ -98,7 +98,7 @@ class Sums:
         assert depth == 4
         return self._layers
 
-    def __call__(self, states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
+    def __call__(self, states: tuple[torch.Tensor, ...], _: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return torch.cat([(state * mask[..., None]).sum(1) for state in states], -1)
 
 

@@ -1,5 +1,6 @@
 """From judgements to features, on a real (random-weights) trunk."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,23 @@ def answer(text: str, token_ids: tuple[int, ...] = ()) -> Answer:
     return Answer(candidate_id=text, text=text, token_ids=token_ids)
 
 
-def test_pool_is_means_over_the_response_its_end_and_its_length() -> None:
+def test_pool_is_means_over_the_response_its_end_its_tokens_and_its_length() -> None:
     generator = torch.Generator().manual_seed(0)
     states = tuple(torch.randn(3, 7, 4, generator=generator) for _ in pool.layers(5))
     mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
-    features_BF = pool(states, mask_BT)
+    tokens_BT = torch.tensor([[7, 7, 3, 5, 3, 9, 9], [1, 7, 7, 7, 7, 7, 7], [9, 1, 2, 3, 3, 3, 49_000]])
+    features_BF = pool(states, tokens_BT, mask_BT)
     assert features_BF.shape == (3, feature_dim(4))
     for row in range(3):
         where = mask_BT[row]
         words, meaning = states[0][row, where].mean(dim=0), states[1][row, where].mean(dim=0)
         closing = states[1][row, where][-1]
-        expected = torch.cat([words, meaning, closing, where.sum().float().log().unsqueeze(0)])
-        torch.testing.assert_close(features_BF[row], expected)
+        torch.testing.assert_close(features_BF[row, :12], torch.cat([words, meaning, closing]))
+        torch.testing.assert_close(features_BF[row, -1], where.sum().float().log())
+        counts = Counter(tokens_BT[row, where].tolist())
+        counted_F = features_BF[row, 12:-1]
+        torch.testing.assert_close(counted_F.sum(), torch.tensor([1.0 + n for n in counts.values()]).log().sum())
+        assert counted_F.count_nonzero() == len(counts)
 
 
 def test_standardised_features_are_bounded_and_dead_ones_zero() -> None:

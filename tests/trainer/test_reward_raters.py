@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from foldback.v1 import feedback_pb2
 from settings.reward import RewardSettings
-from tests.trainer.reward_tastes import FEATURES, correlation, example, rankings, taste
+from tests.trainer.reward_tastes import FEATURES, correlation, example, normal, rankings, taste
 from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heads import fit
 from trainer.reward.raters import rater_weights
@@ -51,13 +51,13 @@ def test_the_model_follows_ten_raters_and_not_the_loud_one() -> None:
     examples += rankings(loud, 1000, seed=99, rater="loud")
     model = RewardModel(FEATURES, RewardSettings(), seed=0)
     model.update(examples)
-    features_BF = torch.randn(400, FEATURES, generator=torch.Generator().manual_seed(5))
+    features_BF = normal(400, seed=5)
     score_B, _ = model.score(features_BF)
     assert correlation(score_B, features_BF @ theirs) > correlation(score_B, features_BF @ loud) + 0.2
 
 
 def test_bias_is_learned_from_many_thumbs_and_shrunk_for_few() -> None:
-    features_NF = torch.randn(200, FEATURES, generator=torch.Generator().manual_seed(0))
+    features_NF = normal(200, seed=0)
     votes = [("often", 1.0)] * 60 + [("once", 1.0)] * 2 + [("harsh", 0.0)] * 60
     examples = [
         example(features_NF[[i]], name=f"t{i}", rater=rater, kind="thumbs", score=score)
@@ -76,12 +76,12 @@ def test_a_harsh_rater_does_not_spoil_what_he_rates() -> None:
     generator = torch.Generator().manual_seed(1)
     examples = []
     for i in range(400):
-        features_AF = torch.randn(1, FEATURES, generator=generator)
+        features_AF = normal(1, generator)
         rater, bias = ("mild", 2.5) if i % 2 else ("harsh", -2.5)
         up = float(torch.rand(1, generator=generator) < (features_AF @ taste_F + bias).sigmoid())
         examples.append(example(features_AF, name=f"t{i}", rater=rater, kind="thumbs", score=up))
     heads = fit(examples, RewardSettings(rater_floor=1000, thumbs_weight=1.0), seed=0)
     mild, harsh = (heads.bias_RM[heads.raters.index(r)].mean().item() for r in ("mild", "harsh"))
     assert mild - harsh > 1.5
-    features_BF = torch.randn(400, FEATURES, generator=generator)
+    features_BF = normal(400, generator)
     assert correlation(heads.scores(features_BF).mean(dim=1), features_BF @ taste_F) > 0.8

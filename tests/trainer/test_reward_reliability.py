@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foldback.v1 import feedback_pb2
 from settings.reward import RewardSettings
-from tests.trainer.reward_tastes import FEATURES, correlation, example, rankings, taste
+from tests.trainer.reward_tastes import FEATURES, correlation, example, normal, rankings, taste
 from trainer.reward import RewardExample, RewardModel
 from trainer.reward.heads import fit
 from trainer.reward.reliability import reliability
@@ -36,7 +36,7 @@ def agreement(examples: list[RewardExample], taste_F: Tensor, settings: RewardSe
     """How well heads learned from `examples` rank fresh answers, as the correlation with the true utility."""
     believed = reliability(examples, settings, seed=0)
     heads = fit(examples, settings, seed=0, reliability=believed)
-    fresh_BF = torch.randn(2000, FEATURES, generator=torch.Generator().manual_seed(77))
+    fresh_BF = normal(2000, seed=77)
     return correlation(heads.scores(fresh_BF).mean(dim=1), fresh_BF @ taste_F)
 
 
@@ -86,7 +86,7 @@ def test_a_harsh_rater_is_no_liar() -> None:
     generator = torch.Generator().manual_seed(1)
     thumbs = []
     for index in range(40):
-        x_AF = torch.randn(1, FEATURES, generator=generator)
+        x_AF = normal(1, generator)
         up = float((x_AF @ taste_F).item() > 3)
         thumbs.append(example(x_AF, name=f"h{index}", rater="harsh", kind="thumbs", score=up, held_out=0))
     everyone = crowd(taste_F, 12, 10, seed=5) + thumbs
@@ -115,7 +115,7 @@ def test_annotators_are_believed_and_help_to_tell() -> None:
 def test_the_reward_model_itself_withstands_them() -> None:
     taste_F = taste(3)
     honest, liars = crowd(taste_F, 15, 8, seed=11), inverted(crowd(taste_F, 4, 30, seed=12, name="liar"))
-    fresh_BF = torch.randn(1000, FEATURES, generator=torch.Generator().manual_seed(5))
+    fresh_BF = normal(1000, seed=5)
     found = {}
     for name, settings in (("believed", ALL_BELIEVED), ("doubted", SETTINGS)):
         model = RewardModel(FEATURES, settings, seed=0)

@@ -37,31 +37,35 @@ def cross_validate(examples: Sequence[RewardExample], settings: RewardSettings, 
 def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int) -> RewardSettings:
     """`settings` with that one of `words_scales` by which heads predict judgements of unseen conversations best.
 
-    That scale decides how fast a taste for words is learned, and how much noise with it. The first of them stands
-    while there are too few conversations to compare.
+    These scales decide how fast a taste for words is learned, and how much noise with it. An earlier one stands while
+    a later one is not better by more than the difference's standard error, or there are too few conversations.
     """
-    first, *others = settings.words_scales
-    best = first
-    if others:
-        cheap = {"members": _TUNING_MEMBERS, "max_iterations": _TUNING_ITERATIONS}
-        tried = {
-            scale: settings.model_copy(update={"words_scales": (scale,), **cheap}) for scale in settings.words_scales
-        }
-        try:
-            best = min(tried, key=lambda scale: _loss(examples, tried[scale], seed))
-        except TooFewConversations:
-            best = first
+    best, *others = settings.words_scales
+    cheap = {"members": _TUNING_MEMBERS, "max_iterations": _TUNING_ITERATIONS}
+
+    def unseen_losses(scales: tuple[float, float]) -> Tensor:
+        return _losses(examples, settings.model_copy(update={"words_scales": (scales,), **cheap}), seed)
+
+    try:
+        best_J = unseen_losses(best) if others else torch.empty(0)
+        for scales in others:
+            losses_J = unseen_losses(scales)
+            gain_J = best_J - losses_J
+            if gain_J.mean() > gain_J.std() / len(gain_J) ** 0.5:
+                best, best_J = scales, losses_J
+    except TooFewConversations:
+        pass
     return settings.model_copy(update={"words_scales": (best,)})
 
 
-def _loss(examples: Sequence[RewardExample], settings: RewardSettings, seed: int) -> float:
-    """Nats of all judgements by heads that did not see their conversations, each counted as in training."""
-    total = 0.0
+def _losses(examples: Sequence[RewardExample], settings: RewardSettings, seed: int) -> Tensor:
+    """Nats of every judgement by heads that did not see its conversation, weighted as in training; [J]."""
+    losses_J = torch.empty(len(examples))
     for training, held_out in _splits(examples, _TUNING_FOLDS):
         unseen = [examples[index] for index in held_out]
         weight_J = torch.tensor([settings.weight_of(example.kind) for example in unseen])
-        total += (weight_J * losses(fit(training, settings, seed=seed), unseen)).sum().item()
-    return total
+        losses_J[held_out] = weight_J * losses(fit(training, settings, seed=seed), unseen)
+    return losses_J
 
 
 def _splits(examples: Sequence[RewardExample], folds: int) -> Iterator[tuple[list[RewardExample], list[int]]]:

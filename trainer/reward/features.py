@@ -1,4 +1,4 @@
-"""What the reward model sees of an answer: the frozen trunk's states over the response, and its length."""
+"""What the reward model sees of an answer: the frozen trunk's states over the response, its tokens, and its length."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,9 @@ from torch import Tensor
 
 from settings.reward import RewardSettings
 
+_BUCKETS = 2048
+_HASH = 2654435761
+"""Knuth's multiplicative hash (The Art of Computer Programming 3, section 6.4): 2³² over the golden ratio."""
 _REACH = 5.0
 _LENGTH_STD = 0.25
 """Least deviation of the log of the length."""
@@ -14,7 +17,7 @@ _LENGTH_STD = 0.25
 
 def feature_dim(hidden_size: int) -> int:
     """F of `pool` for a trunk of this width."""
-    return 3 * hidden_size + 1
+    return 3 * hidden_size + _BUCKETS + 1
 
 
 class AnswerPool:
@@ -23,13 +26,15 @@ class AnswerPool:
     - Mean of the token embeddings: which words, whatever their order; EOS among them, so whether it was cut short.
     - Mean of the middle layer: what is said, and how.
     - Last token of the middle layer: the answer as a whole, seen from where it ends.
+    - How often each token stands in it, as log(1 + count) by a hash of its id: one that is rare (a question mark, an
+      exclamation) hardly moves a mean over forty words, and has a feature of its own here.
     - Log of the number of response tokens.
     """
 
     def layers(self, depth: int) -> tuple[int, ...]:
         return 0, depth // 2
 
-    def __call__(self, states_BTD: tuple[Tensor, ...], response_mask_BT: Tensor) -> Tensor:
+    def __call__(self, states_BTD: tuple[Tensor, ...], tokens_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
         """Every row of `response_mask_BT` is true at a token, or more."""
         mask_BT = response_mask_BT.float()
         length_B1 = mask_BT.sum(dim=1, keepdim=True)
@@ -37,10 +42,16 @@ class AnswerPool:
         positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
         last_B = (mask_BT * positions_T).argmax(dim=1)
         closing_BD = states_BTD[-1][torch.arange(len(last_B), device=last_B.device), last_B].float()
-        return torch.cat([*means, closing_BD, length_B1.log()], dim=1)
+        return torch.cat([*means, closing_BD, _token_counts(tokens_BT, mask_BT).log1p(), length_B1.log()], dim=1)
 
 
 pool = AnswerPool()
+
+
+def _token_counts(tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """[B, _BUCKETS]."""
+    bucket_BT = (tokens_BT * _HASH % 2**32) // (2**32 // _BUCKETS)
+    return mask_BT.new_zeros(len(tokens_BT), _BUCKETS).scatter_add_(1, bucket_BT, mask_BT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +88,13 @@ def prior_deviation(dimension: int, settings: RewardSettings) -> Tensor:
 
     A block of n features shares its block's variance, so that width does not decide how much it says.
     """
-    hidden = (dimension - 1) // 3
+    hidden = (dimension - _BUCKETS - 1) // 3
+    kinds_of_words, words = settings.words_scales[0]
     blocks = (
-        (hidden, settings.words_scales[0]),
+        (hidden, kinds_of_words),
         (hidden, settings.meaning_scale),
         (hidden, settings.closing_scale),
+        (_BUCKETS, words),
         (1, settings.length_scale),
     )
     return torch.cat([torch.full((size,), scale / size**0.5) for size, scale in blocks])

@@ -67,6 +67,8 @@ class RewardModel:
         self._heads: Heads | None = None
         self._reference_BF = torch.empty(0, feature_dim)
         self._gain = 1.0
+        self._doubt = 1.0
+        """Mean deviation over the members of a sample of the reference, but at least 1."""
         self._centre_M = torch.zeros(settings.members)
         self._ready = False
 
@@ -117,36 +119,39 @@ class RewardModel:
         """Conservative reward, [B]: the mean, saturating at the bound, less λ times the standard deviation.
 
         Along what people like the mean grows without end, and so would an optimiser's zeal. Once it saturates, going
-        further only adds uncertainty, and the best reward lies where the members still agree.
+        further only adds uncertainty, and the best reward lies where the members still agree. Where they disagree about
+        the reference's own answers by more than it varies (little is known yet, or people care for something rare),
+        disagreement counts in units of that: taken in full it would be all that an optimiser sees.
         """
         mean_B, std_B = self.score(features_BF)
         bound = self._settings.bound
-        return bound * (mean_B / bound).tanh() - self._settings.uncertainty_penalty * std_B
+        return bound * (mean_B / bound).tanh() - self._settings.uncertainty_penalty * std_B / self._doubt
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and JSON values: everything that later updates and scores depend on."""
         return {
             "updates": self._updates,
-            "words_scale": self._tuned.words_scales[0],
+            "words_scales": self._tuned.words_scales,
             "tuned_on": self._tuned_on,
             "train": [example.state_dict() for example in self._train.examples],
             "heldout": [example.state_dict() for example in self._heldout.examples],
             "heads": self._heads.state_dict() if self._heads else None,
             "reference_BF": self._reference_BF,
             "gain": self._gain,
+            "doubt": self._doubt,
             "centre_M": self._centre_M,
             "ready": self._ready,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._updates = state["updates"]
-        self._tuned = self._settings.model_copy(update={"words_scales": (state["words_scale"],)})
+        self._tuned = self._settings.model_copy(update={"words_scales": tuple(map(tuple, state["words_scales"]))})
         self._tuned_on = state["tuned_on"]
         self._train.load([RewardExample(**example) for example in state["train"]])
         self._heldout.load([RewardExample(**example) for example in state["heldout"]])
         self._heads = Heads.from_state_dict(state["heads"]) if state["heads"] else None
         self._reference_BF = state["reference_BF"]
-        self._gain, self._centre_M = state["gain"], state["centre_M"]
+        self._gain, self._doubt, self._centre_M = state["gain"], state["doubt"], state["centre_M"]
         self._ready = state["ready"]
 
     def _fit(self) -> Heads:
@@ -175,6 +180,7 @@ class RewardModel:
         scores_BM = self._heads.scores(self._reference_BF)
         self._centre_M = scores_BM.mean(dim=0)
         self._gain = 1.0 / max(scores_BM.mean(dim=1).std(correction=0).item(), 1e-6)
+        self._doubt = max(1.0, self.score(self._reference_BF)[1].mean().item())
 
     def _check(self, features_BF: Tensor) -> None:
         if features_BF.ndim != 2 or features_BF.shape[1] != self._feature_dim:
