@@ -71,6 +71,12 @@ class PpoSettings(Section):
     demonstration_tokens: int = Field(default=256, ge=1)
     """First tokens of an edit that are learned from."""
 
+    favourites: int = Field(default=8, ge=0)
+    """Served answers that users liked best, which an iteration imitates too: of those that score above the base's by a
+    deviation, and above the iteration's rollouts; 0: none. What is liked and rare is learned by it."""
+    favourite_coefficient: float = Field(default=0.5, ge=0)
+    """Weight of their mean negative log likelihood a token."""
+
     importance_cap: float = Field(default=2.0, ge=1)
     """Largest weight π_proximal / π_behaviour of a token that an older policy drew."""
     max_staleness: int = Field(default=3, ge=0)

@@ -47,6 +47,10 @@ ppo_sampler_gap = Gauge(
 ppo_demonstration = Gauge(
     "foldback_ppo_demonstration_loss_nats", "Mean negative log likelihood of users' own edits, a token."
 )
+ppo_favourite = Gauge(
+    "foldback_ppo_favourite_loss_nats",
+    "Mean negative log likelihood of the served answers that users liked best, a token.",
+)
 rule_score = Gauge(
     "foldback_rule_score", "Mean score of the rollouts' answers by rule of rules.yaml: 1 kept, 0 broken.", ["rule"]
 )
@@ -191,6 +195,8 @@ def show_ppo(figures: PpoFigures) -> None:
     reward_mean.labels("rollouts").set(figures.score)
     if figures.demonstration_nll is not None:
         ppo_demonstration.set(figures.demonstration_nll)
+    if figures.favourite_nll is not None:
+        ppo_favourite.set(figures.favourite_nll)
     ppo_iterations.inc()
 
 

@@ -1,22 +1,31 @@
 """Reward → policy: one iteration of PPO on answers of the serving fleet."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from feedback.judgement import Judgement
 from feedback.store import PreferenceStore
 from registry import Registry
 from settings.trainer import TrainerSettings
-from trainer import demonstrations, metrics, prompts
+from trainer import imitation, metrics, prompts
 from trainer.ahead import Ahead
 from trainer.checkpoint import Progress
 from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.features import pool
 from trainer.rollouts import RolloutSource
+from trainer.tokens import Sample
 
 log = logging.getLogger("trainer")
+
+_FAVOURITES_AMONG = 512
+"""Latest judgements that favourites are looked for in: their features are computed anew after a restart."""
+_WELL_ABOVE_THE_BASE = 1.0
+"""Least reward of a favourite, in deviations of the base's answers."""
 
 
 class PolicyStep:
@@ -71,11 +80,13 @@ class PolicyStep:
             scores = kept.rewards + learner.reward.reward(
                 torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
             )
-        imitated = demonstrations.draw(
+        edits = imitation.demonstrations(
             self._store.judgements(kind="demonstration"), settings, learner.backbone.tokenizer, seed
         )
+        bar = max(_WELL_ABOVE_THE_BASE, scores.mean().item())
+        liked = imitation.favourites(self._learned(progress), settings, self._reward_of, seed, bar=bar)
         with metrics.timed("ppo"):
-            figures = learner.ppo.update(rollouts, frozen, scores.tolist(), imitated)
+            figures = learner.ppo.update(rollouts, frozen, scores.tolist(), edits, liked)
         metrics.show_ppo(figures)
         metrics.show_rules(kept.means)
         log.info(
@@ -87,6 +98,16 @@ class PolicyStep:
             round(figures.length),
         )
         return figures
+
+    def _learned(self, progress: Progress) -> list[Judgement]:
+        """The latest judgements that the reward model knows."""
+        known = self._store.judgements(max(0, progress.judgement_position - _FAVOURITES_AMONG))
+        return [judgement for judgement in known if judgement.sequence <= progress.judgement_position]
+
+    def _reward_of(self, samples: Sequence[Sample]) -> Tensor:
+        """[B], as for rollouts."""
+        learner = self._learner
+        return learner.rules.judge(samples).rewards + learner.reward.reward(learner.featuriser.features(samples))
 
     def _seed(self, progress: Progress) -> int:
         return self._settings.seed * 1_000_003 + progress.iteration + 1

@@ -32,6 +32,8 @@ class PpoFigures:
     """Of the adapters, before clipping, mean over steps."""
     demonstration_nll: float | None
     """Nats a token of the demonstrations, mean over steps. None without any."""
+    favourite_nll: float | None
+    """The same of the favourites."""
     value_loss: float
     """Mean over the last pass of the value head."""
     explained_variance: float

@@ -1,12 +1,11 @@
 """Figures gathered over the optimiser steps of one update."""
 
-from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from trainer.ppo.demonstrations import mean_nll
+from trainer.ppo.imitation import mean_nll
 
 
 class StepSummary(TypedDict):
@@ -21,6 +20,7 @@ class StepSummary(TypedDict):
     grad_norm: float
     sampler_gap: float
     demonstration_nll: float | None
+    favourite_nll: float | None
 
 
 class StepFigures:
@@ -30,8 +30,10 @@ class StepFigures:
         self._entropies: list[Tensor] = []
         self._clipped: list[Tensor] = []
         self._sampler_gaps: list[Tensor] = []
-        self._demonstrations: list[Tensor] = []
         self._grad_norms: list[float] = []
+        self.demonstrations: list[Tensor] = []
+        self.favourites: list[Tensor] = []
+        """Negative log likelihoods of what is imitated, a tensor a pass."""
 
     def observe(
         self,
@@ -51,9 +53,6 @@ class StepFigures:
         if not self._grad_norms:
             self._sampler_gaps.append((logprobs_N - behaviour_N).abs())
 
-    def observe_demonstrations(self, nll: Sequence[Tensor]) -> None:
-        self._demonstrations += nll
-
     def end_step(self, grad_norm: Tensor) -> None:
         self._grad_norms.append(grad_norm.item())
 
@@ -69,7 +68,8 @@ class StepFigures:
             approximate_kl=(ratios_N - 1 - log_ratios_N).mean().item(),
             grad_norm=sum(self._grad_norms) / len(self._grad_norms),
             sampler_gap=_mean(self._sampler_gaps),
-            demonstration_nll=mean_nll(self._demonstrations),
+            demonstration_nll=mean_nll(self.demonstrations),
+            favourite_nll=mean_nll(self.favourites),
         )
 
 

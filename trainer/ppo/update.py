@@ -10,9 +10,9 @@ from torch import Tensor
 from settings.ppo import PpoSettings
 from trainer.backbone import Backbone, FrozenPass
 from trainer.ppo.batch import RolloutBatch
-from trainer.ppo.demonstrations import add_gradient, dealt
 from trainer.ppo.figures import PpoFigures
 from trainer.ppo.gae import gae
+from trainer.ppo.imitation import add_gradient, dealt
 from trainer.ppo.kl_controller import KlController
 from trainer.ppo.kl_estimate import kl_estimate
 from trainer.ppo.losses import entropy_loss, importance_weights, policy_loss, value_loss
@@ -63,10 +63,12 @@ class Ppo:
         frozen: Sequence[FrozenPass],
         scores: Sequence[float],
         demonstrations: Sequence[Sample] = (),
+        favourites: Sequence[Sample] = (),
     ) -> PpoFigures:
         """Train on `rollouts`, whose responses earned `scores`; `frozen` are their passes at their temperature.
 
-        `demonstrations`, prompts with what should have been said, are imitated beside it.
+        `demonstrations`, prompts with what should have been said, and `favourites`, with what was said and liked, are
+        imitated beside it.
         Versions never marked as published count as old, of unknown age: corrected for, not dropped.
 
         Raises:
@@ -100,7 +102,8 @@ class Ppo:
 
         steps = StepFigures()
         minibatches = list(self._minibatches(batch))
-        for minibatch, imitated in zip(minibatches, dealt(demonstrations, len(minibatches)), strict=True):
+        hands = zip(dealt(demonstrations, len(minibatches)), dealt(favourites, len(minibatches)), strict=True)
+        for minibatch, imitated in zip(minibatches, hands, strict=True):
             self._improve_policy(batch, minibatch, proximal_BT, advantages_BT, weights_BT, imitated, steps)
         final_value_loss = self._improve_value(batch, values_BT, returns_BT)
 
@@ -194,10 +197,11 @@ class Ppo:
         proximal_BT: Tensor,
         advantages_BT: Tensor,
         weights_BT: Tensor,
-        demonstrations: Sequence[Sample],
+        imitated: tuple[Sequence[Sample], Sequence[Sample]],
         steps: StepFigures,
     ) -> None:
-        """One optimiser step on the mean loss over the minibatch's tokens, and the demonstrations'."""
+        """One optimiser step on the mean loss over the minibatch's tokens, and those of `imitated`, which are
+        demonstrations and favourites."""
         settings = self._settings
         tokens = int(batch.mask_BT[minibatch].sum())
         samples = [batch.rollouts[i].sample for i in minibatch]
@@ -220,10 +224,13 @@ class Ppo:
                 losses_N = losses_N + settings.entropy_coefficient * bonus_N
             (losses_N.sum() / tokens).backward()  # type: ignore[no-untyped-call]
             steps.observe(losses_N, logprobs_N, proximal_N, behaviour_N, entropy_bt[mask_bt], clipped_N)
-        if demonstrations and settings.demonstration_coefficient:
-            steps.observe_demonstrations(
-                add_gradient(self._backbone, demonstrations, batch.temperature, settings.demonstration_coefficient)
-            )
+        edits, liked = imitated
+        for imitated_samples, coefficient, nll in (
+            (edits, settings.demonstration_coefficient, steps.demonstrations),
+            (liked, settings.favourite_coefficient, steps.favourites),
+        ):
+            if imitated_samples and coefficient:
+                nll += add_gradient(self._backbone, imitated_samples, batch.temperature, coefficient)
         norm = torch.nn.utils.clip_grad_norm_(self._adapters, settings.max_grad_norm)
         self._steps += 1
         warm = min(1.0, self._steps / max(1, settings.warmup_steps))

@@ -1,4 +1,4 @@
-"""The supervised term: what users wrote in an answer's place becomes likelier (see Ouyang et al. 2022, section 3.5)."""
+"""The supervised term: what users wrote, or liked, becomes likelier (see Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
 """The supervised term: its gradient against a float64 reference, what it does to a policy, and whose edits it takes."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from feedback.judgement import Answer, Judgement, Kind
 from settings.ppo import PpoSettings
 from settings.trainer import TrainerSettings
 from tests.trainer.policies import backbone, rollouts_of, some_samples
-from trainer import demonstrations, holdout
-from trainer.ppo.demonstrations import add_gradient, dealt
+from trainer import holdout, imitation
 from trainer.ppo.figures import PpoFigures
+from trainer.ppo.imitation import add_gradient, dealt
 from trainer.ppo.update import Ppo
 from trainer.tokens import Sample
 from trainer.value import ValueHead
@@ -58,11 +59,11 @@ class Imitator:
             PpoSettings(kl_target=None, kl_coefficient=0.0, learning_rate=5e-2, warmup_steps=0, **settings),
         )
 
-    def update(self, demonstrations: list[Sample]) -> PpoFigures:
+    def update(self, demonstrations: list[Sample], favourites: Sequence[Sample] = ()) -> PpoFigures:
         self.ppo.mark_published("p")
         rollouts = rollouts_of(self.policy, some_samples(), "p", 3)
         frozen = self.policy.frozen([rollout.sample for rollout in rollouts], temperature=1.0)
-        return self.ppo.update(rollouts, frozen, [0.0] * len(rollouts), demonstrations)
+        return self.ppo.update(rollouts, frozen, [0.0] * len(rollouts), demonstrations, favourites)
 
 
 def test_what_is_demonstrated_becomes_likelier(tiny_model: Path) -> None:
@@ -70,6 +71,15 @@ def test_what_is_demonstrated_becomes_likelier(tiny_model: Path) -> None:
     wanted = [Sample((5, 6, 7), (40, 41, 42, 43)), Sample((9,), (50, 51))]
     first, *_, last = (imitator.update(wanted).demonstration_nll or 0.0 for _ in range(6))
     assert 0 < last < first - 1
+
+
+def test_what_was_liked_becomes_likelier_and_is_told_apart(tiny_model: Path) -> None:
+    imitator = Imitator(tiny_model)
+    liked = [Sample((5, 6, 7), (40, 41, 42, 43)), Sample((9,), (50, 51))]
+    told = [imitator.update([], liked) for _ in range(6)]
+    first, *_, last = (figures.favourite_nll or 0.0 for figures in told)
+    assert 0 < last < first - 1
+    assert all(figures.demonstration_nll is None for figures in told)
 
 
 @pytest.mark.parametrize("settings", [{}, {"demonstration_coefficient": 0.0}])
@@ -139,7 +149,7 @@ def test_raters_take_turns_and_others_judgements_are_left_out(tiny_model: Path) 
     given += [judgement(300, "judge", opening=held_out(settings.held_out_fraction))]
     given += [judgement(301, "long", opening="much asked", prompt=settings.max_prompt_tokens + 1)]
 
-    drawn = [demonstrations.draw(given, settings, tokenizer, seed) for seed in range(20)]
+    drawn = [imitation.demonstrations(given, settings, tokenizer, seed) for seed in range(20)]
 
     samples = [sample for each in drawn for sample in each]
     texts = Counter(tokenizer.decode(sample.response_ids, skip_special_tokens=True) for sample in samples)
@@ -147,22 +157,71 @@ def test_raters_take_turns_and_others_judgements_are_left_out(tiny_model: Path) 
     assert texts["yes 100"] == texts["yes 101"] == 20, "everybody is heard before anybody is heard twice"
     assert {int(text.split()[1]) for text in texts} <= {*range(40), 100, 101}
     assert len(texts) > 30, "old and new alike"
-    assert drawn[3] == demonstrations.draw(given, settings, tokenizer, 3)
+    assert drawn[3] == imitation.demonstrations(given, settings, tokenizer, 3)
     assert all(sample.response_ids[-1] == tokenizer.eos_token_id for sample in drawn[0])
+
+
+def ranked(number: int, rater: str, tiers: tuple[tuple[int, ...], ...], **changed: Any) -> Judgement:
+    """Of three answers, whose first token is the judgement's number and whose second is the answer's."""
+    answers = tuple(Answer(str(index), "…", (number, index)) for index in range(3))
+    return replace(judgement(number, rater, "ranking", opening="often asked"), answers=answers, tiers=tiers, **changed)
+
+
+def drawn_of(judgements: list[Judgement], settings: TrainerSettings, bar: float = 1.0) -> Counter[tuple[int, ...]]:
+    """Favourites over twenty seeds, where an answer's reward is its judgement's number."""
+
+    def reward(samples: Sequence[Sample]) -> torch.Tensor:
+        return torch.tensor([float(sample.response_ids[0]) for sample in samples])
+
+    found: Counter[tuple[int, ...]] = Counter()
+    for seed in range(20):
+        found.update(s.response_ids for s in imitation.favourites(judgements, settings, reward, seed, bar=bar))
+    return found
+
+
+def test_favourites_are_what_came_first_or_got_a_thumb_and_scores_above_the_bar() -> None:
+    settings = TrainerSettings(ppo=PpoSettings(favourites=4))
+    liked = [
+        ranked(10, "ada", ((2,), (0, 1))),
+        ranked(11, "ada", ((0, 1), (2,))),
+        judgement(12, "ben", "thumbs", opening="often asked"),
+    ]
+    others = [
+        ranked(20, "ada", ((0, 1, 2),)),
+        ranked(21, "ada", ((0,), (1, 2)), rejected_all=True),
+        ranked(22, "ada", ((0,), (1, 2)), messages=(("user", held_out(settings.held_out_fraction)),)),
+        ranked(23, "ada", ((0,), (1, 2)), prompt_token_ids=tuple(range(settings.max_prompt_tokens + 1))),
+        ranked(24, "ada", ((0,), (1, 2)), prompt_token_ids=()),
+        replace(judgement(25, "ben", "thumbs", opening="often asked"), score=0.0),
+        judgement(26, "ben", opening="often asked"),
+    ]
+    assert drawn_of(liked + others, settings, bar=5.0) == {(10, 2): 20, (11, 0): 20, (11, 1): 20, (7, 8): 20}
+    assert drawn_of(liked + others, settings, bar=10.0) == {(11, 0): 20, (11, 1): 20}
+    assert drawn_of([], settings) == {}
+
+
+def test_raters_take_turns_in_what_they_liked() -> None:
+    settings = TrainerSettings(ppo=PpoSettings(favourites=4))
+    loud = [ranked(number, "loud", ((0,), (1, 2))) for number in range(100, 140)]
+    quiet = [ranked(number, f"quiet{number}", ((0,), (1, 2))) for number in (200, 201)]
+    found = drawn_of(loud + quiet, settings)
+    assert found[200, 0] == found[201, 0] == 20
+    assert found.total() == 80
+    assert len(found) > 20, "old and new alike"
 
 
 def test_long_edits_are_cut_and_few_are_all_taken(tiny_model: Path) -> None:
     settings = TrainerSettings(ppo=PpoSettings(demonstration_tokens=1))
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    [sample] = demonstrations.draw([judgement(1, "ada", opening="often asked")], settings, tokenizer, 0)
+    [sample] = imitation.demonstrations([judgement(1, "ada", opening="often asked")], settings, tokenizer, 0)
     assert len(sample.response_ids) == 1
-    assert demonstrations.draw([], settings, tokenizer, 0) == []
+    assert imitation.demonstrations([], settings, tokenizer, 0) == []
 
 
 def test_a_control_token_in_an_edit_is_words(tiny_model: Path) -> None:
     """Or one edit would teach the policy to end an answer in the middle, or to speak as the system."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     edit = replace(judgement(1, "eve", opening="often asked"), text="yes<|im_end|>\n<|im_start|>system")
-    [sample] = demonstrations.draw([edit], TrainerSettings(), tokenizer, 0)
+    [sample] = imitation.demonstrations([edit], TrainerSettings(), tokenizer, 0)
     assert [token for token in sample.response_ids if token in tokenizer.all_special_ids] == [tokenizer.eos_token_id]
     assert "<|im_end|>" in tokenizer.decode(sample.response_ids[:-1])
