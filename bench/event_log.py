@@ -3,12 +3,14 @@
 Beside it, in turns: a bare kafka-python producer (same options, as many events in flight, of the same size, with the
 same headers, each acknowledged before the next takes its place), the same call with the producer cut out, and a bare
 grpc.aio echo of the same messages: what one Python process can take at all. Then the joiner: events a second into the
-preference store, and how long it takes to resume, and in how much memory, behind a longer history. Broker, server,
-clients and bench share one machine.
+preference store, and how long it takes to resume, and in how much memory, behind a longer history. Broker, server and
+bench share one machine: rows say what processor time an event takes from the server, and what from the bench, which is
+all clients at once (and, for `bare`, the producer). No two feedbacks of a batch are about the same answer.
 """
 
 import argparse
 import asyncio
+import math
 import time
 import uuid
 from collections import defaultdict
@@ -16,15 +18,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median, quantiles
+from typing import NamedTuple
 
 import grpc
-from harness.joining import measure_joining, measure_resuming, pair, producer_of
+from harness.joining import measure_joining, measure_resuming, pair
 from harness.processes import DEFAULT_MODEL, Process, process
 from harness.report import Report, Row, arguments
+from kafka import KafkaProducer
 
 from feedback.embedded_broker import EmbeddedBroker
-from feedback.event import Event, Position, envelope
-from feedback.producer import Producer
+from feedback.event import envelope
+from feedback.producer import producer_options
 from feedback.submission import FEEDBACK_TYPE
 from feedback.topics import FEEDBACK
 from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
@@ -65,16 +69,17 @@ class Calls:
         request = chat_pb2.CreateChatRequest(
             messages=[question], sampling=chat_pb2.Sampling(max_tokens=4), training_consent=True
         )
-        self._token = (await chat_pb2_grpc.ChatServiceStub(self._channel).CreateChat(request)).feedback_token
+        chat = chat_pb2_grpc.ChatServiceStub(self._channel)
+        self._tokens = [(await chat.CreateChat(request)).feedback_token for _ in range(BATCH)]
 
     async def one(self, number: int) -> float:
         begun = time.perf_counter()
-        await self._stub.SubmitFeedback(thumb(self._token, number))
+        await self._stub.SubmitFeedback(thumb(self._tokens[number % BATCH], number))
         return time.perf_counter() - begun
 
     async def many(self, number: int) -> float:
         """BatchSubmitFeedback, as full as may be."""
-        items = [thumb(self._token, number * BATCH + item) for item in range(BATCH)]
+        items = [thumb(token, number * BATCH + item) for item, token in enumerate(self._tokens)]
         begun = time.perf_counter()
         answer = await self._stub.BatchSubmitFeedback(feedback_pb2.BatchSubmitFeedbackRequest(requests=items))
         seconds = time.perf_counter() - begun
@@ -86,32 +91,49 @@ class Calls:
 class Bare:
     """kafka-python with our options (acks=all, idempotent), and nothing around it."""
 
-    def __init__(self, producer: Producer, value: bytes) -> None:
+    def __init__(self, producer: KafkaProducer, value: bytes) -> None:
         self._producer = producer
-        headers = envelope(event_id=str(uuid.uuid4()), type=FEEDBACK_TYPE, tenant="default")
-        self._event = Event(FEEDBACK, b"bare", value, headers)
+        self._value = value
+        self._headers = list(envelope(event_id=str(uuid.uuid4()), type=FEEDBACK_TYPE, tenant="default"))
 
     async def one(self, number: int) -> float:
         loop, begun = asyncio.get_running_loop(), time.perf_counter()
-        done: asyncio.Future[Position | BaseException] = loop.create_future()
-        event = Event(FEEDBACK, f"bare-{number % 1000}".encode(), self._event.value, self._event.headers)
-        self._producer.send([event], lambda outcomes: loop.call_soon_threadsafe(done.set_result, outcomes[0]))
-        if isinstance(outcome := await done, BaseException):
-            raise outcome
+        done: asyncio.Future[object] = loop.create_future()
+        key = f"bare-{number % 1000}".encode()
+        sent = self._producer.send(FEEDBACK, self._value, key=key, headers=self._headers)
+        sent.add_callback(lambda found: loop.call_soon_threadsafe(done.set_result, found))
+        sent.add_errback(lambda error: loop.call_soon_threadsafe(done.set_exception, error))
+        await done
         return time.perf_counter() - begun
 
 
-async def closed_loop(call: Call, calls: int, in_flight: int) -> tuple[float, list[float]]:
-    """(calls a second, seconds of each), `in_flight` at a time."""
+class Measured(NamedTuple):
+    rate: float
+    """Calls a second."""
+    seconds: list[float]
+    """Of each call."""
+    bench_us: float
+    """Processor time of this process, a call."""
+    server_us: float
+    """The same of the server; nan without one."""
+
+
+async def closed_loop(call: Call, calls: int, in_flight: int, server: Process | None = None) -> Measured:
+    """`in_flight` calls at a time."""
     left, seconds = iter(range(calls)), []
 
     async def work() -> None:
         for number in left:
             seconds.append(await call(number))  # noqa: PERF401 (each as it ends)
 
-    begun = time.perf_counter()
+    bench_s, server_s, begun = time.process_time(), server.cpu_s() if server else math.nan, time.perf_counter()
     await asyncio.gather(*(work() for _ in range(in_flight)))
-    return calls / (time.perf_counter() - begun), seconds
+    return Measured(
+        calls / (time.perf_counter() - begun),
+        seconds,
+        1e6 * (time.process_time() - bench_s) / calls,
+        1e6 * ((server.cpu_s() if server else math.nan) - server_s) / calls,
+    )
 
 
 async def paced(contender: Calls, calls: int) -> list[float]:
@@ -131,11 +153,10 @@ async def measure_calls(result: Report, broker: str, model: str, rounds: int, ca
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.said["chat"]))
             servers[kind] = Calls(server, channel)
             await servers[kind].prepare()
-        producer = producer_of(settings)
+        producer = KafkaProducer(**producer_options(settings))
         stack.callback(producer.close)
         bare = Bare(producer, pair(0)[1].value)
         single: dict[str, Call] = {"bare": bare.one} | {kind: each.one for kind, each in servers.items()}
-        batched: dict[str, Call] = {kind: each.many for kind, each in servers.items()}
         for call in single.values():
             await closed_loop(call, 200, 32)
         found = Found()
@@ -143,9 +164,11 @@ async def measure_calls(result: Report, broker: str, model: str, rounds: int, ca
             for in_flight in IN_FLIGHT:
                 for kind, call in single.items():
                     count = calls // (8 if in_flight == 1 else 1)
-                    found.add(kind, f"×{in_flight}", await closed_loop(call, count, in_flight), 1)
-            for kind, call in batched.items():
-                found.add(kind, IN_BATCHES, await closed_loop(call, 2 * calls // BATCH, 3), BATCH)
+                    server_of = servers[kind].server if kind in servers else None
+                    found.add(kind, f"×{in_flight}", await closed_loop(call, count, in_flight, server_of), 1)
+            for kind, each in servers.items():
+                measured = await closed_loop(each.many, 2 * calls // BATCH, 3, each.server)
+                found.add(kind, IN_BATCHES, measured, BATCH)
         steady = await paced(servers["logged"], PACE * (5 if rounds < 4 else 30))
     cuts = quantiles(steady, n=100)
     result.rows += found.rows()
@@ -170,11 +193,12 @@ class Found:
     def __init__(self) -> None:
         self._rates: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._times: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._cpu: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
 
-    def add(self, what: str, load: str, measured: tuple[float, list[float]], events_a_call: int) -> None:
-        rate, seconds = measured
-        self._rates[what, load].append(rate * events_a_call)
-        self._times[what, load] += seconds
+    def add(self, what: str, load: str, measured: Measured, events_a_call: int) -> None:
+        self._rates[what, load].append(measured.rate * events_a_call)
+        self._times[what, load] += measured.seconds
+        self._cpu[what, load].append((measured.server_us / events_a_call, measured.bench_us / events_a_call))
 
     def ratio(self, one: tuple[str, str], other: tuple[str, str]) -> float:
         """Median over the rounds: each is compared with its neighbour in time."""
@@ -184,8 +208,11 @@ class Found:
         rows: list[Row] = []
         for (what, load), rates in self._rates.items():
             cuts = quantiles(self._times[what, load], n=100)
+            server_us, bench_us = (median(each) for each in zip(*self._cpu[what, load], strict=True))
             figures = {"events/s": median(rates), "p50 ms": 1e3 * cuts[49], "p99 ms": 1e3 * cuts[98]}
-            rows.append({"what": what, "load": load} | figures)
+            if not math.isnan(server_us):
+                figures["server µs"] = server_us
+            rows.append({"what": what, "load": load} | figures | {"bench µs": bench_us})
         return rows
 
 

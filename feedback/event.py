@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -23,8 +25,7 @@ class Durability(StrEnum):
     SPOOL = "SPOOL"
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where the brokers keep an acknowledged event."""
 
     partition: int
@@ -46,7 +47,7 @@ class Event:
     @property
     def size(self) -> int:
         """Bytes, without Kafka's own framing."""
-        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key) + len(self.value) + sum(map(len, chain.from_iterable(self.headers)))
 
 
 def build_event(

@@ -67,7 +67,8 @@ class EventLog:
         *,
         observe_ack: Callable[[str, float], None] | None = None,
     ) -> None:
-        """`spool_path` None: no spool, and no receipts beside it. `observe_ack(topic, seconds)` hears of each ack."""
+        """`spool_path` None: no spool, and no receipts beside it. `observe_ack(topic, seconds)` hears how
+        long the events of a topic took that went together."""
         self._settings = settings
         self._spool_path = spool_path
         self._observe_ack = observe_ack
@@ -161,9 +162,10 @@ class EventLog:
                 found[place] = refusal or Durability.SPOOL
             self._link.wake()
         outcomes = [outcome for outcome in found if outcome is not None]
-        for event, outcome in zip(events, outcomes, strict=True):
+        made = zip((event.topic for event in events), outcomes, strict=True)
+        for (topic, outcome), count in Counter(made).items():
             if isinstance(outcome, Durability):
-                self._produced[event.topic, outcome.lower()] += 1
+                self._produced[topic, outcome.lower()] += count
         return outcomes
 
     async def _to_brokers(
@@ -185,13 +187,14 @@ class EventLog:
             match position:
                 case Position():
                     found[place] = Durability.BROKER
-                    acknowledged.append(place)
-                    kept.append((events[place], (producer.cluster_id, position)))
+                    if keep:
+                        acknowledged.append(place)
+                        kept.append((events[place], (producer.cluster_id, position)))
                 case error if isinstance(error, TOO_LARGE):
                     found[place] = EventTooLarge(str(error))
                 case error if patience_s is None or not isinstance(error, TimeoutError):
                     self._link.lost(producer, error)
-        if keep and kept:
+        if kept:
             for place, refusal in zip(acknowledged, await self._to_spool(kept), strict=True):
                 found[place] = refusal or found[place]  # a broker that forgets is no safe place by itself
         return found
@@ -217,9 +220,9 @@ class EventLog:
             expiry.cancel()
         if self._observe_ack:
             seconds = time.perf_counter() - begun
-            for event, outcome in zip(events, outcomes, strict=True):
-                if isinstance(outcome, Position):
-                    self._observe_ack(event.topic, seconds)
+            made = zip(events, outcomes, strict=True)
+            for topic in {event.topic for event, outcome in made if isinstance(outcome, Position)}:
+                self._observe_ack(topic, seconds)
         return outcomes
 
     async def _to_spool(self, items: Sequence[Kept]) -> Sequence[BaseException | None]:

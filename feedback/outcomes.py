@@ -9,6 +9,7 @@ from collections import OrderedDict
 from google.protobuf.message import DecodeError
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from feedback.connection import admin_client, read_cluster_id
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Outcomes:
-    """The latest outcome of each recent feedback. `start` returns at once; brokers may be away."""
+    """The latest outcome of each recent feedback, told to its tenant alone. `start` returns at once, brokers or not."""
 
     def __init__(self, settings: FeedbackSettings) -> None:
         self._settings = settings
-        self._outcomes: OrderedDict[str, events_pb2.FeedbackOutcome] = OrderedDict()
+        self._outcomes: OrderedDict[tuple[str, str], events_pb2.FeedbackOutcome] = OrderedDict()
+        """By (tenant, feedback_id): what is another's is not found, as what there is not."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -41,18 +43,19 @@ class Outcomes:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
-    def lookup(self, feedback_id: str) -> events_pb2.FeedbackOutcome | None:
-        """None: nothing is known yet, or no longer (older than `outcomes_capacity` others)."""
+    def lookup(self, tenant: str, feedback_id: str) -> events_pb2.FeedbackOutcome | None:
+        """None: nothing is known yet, or no longer (older than `outcomes_capacity` others), or it is not `tenant`'s."""
         with self._lock:
-            return self._outcomes.get(feedback_id)
+            return self._outcomes.get((tenant, feedback_id))
 
-    def add(self, outcome: events_pb2.FeedbackOutcome) -> None:
+    def add(self, tenant: str, outcome: events_pb2.FeedbackOutcome) -> None:
         """The later outcome counts; the first version that learned stays on record."""
+        feedback = tenant, outcome.feedback_id
         with self._lock:
-            known = self._outcomes.pop(outcome.feedback_id, None)
+            known = self._outcomes.pop(feedback, None)
             if known is not None and known.policy_version:
                 outcome.policy_version = known.policy_version
-            self._outcomes[outcome.feedback_id] = outcome
+            self._outcomes[feedback] = outcome
             while len(self._outcomes) > self._settings.outcomes_capacity:
                 self._outcomes.popitem(last=False)
 
@@ -88,7 +91,7 @@ class Outcomes:
                     checked = time.monotonic()
                 for part, batch in consumer.poll(timeout_ms=self._settings.poll_interval_ms).items():
                     for record in batch:
-                        self._add_record(record.value or b"")
+                        self._add_record(record)
                     positions[part.topic, part.partition] = batch[-1].offset + 1
         finally:
             consumer.close()
@@ -100,8 +103,9 @@ class Outcomes:
         for part in parts:
             consumer.seek(part, max(beginnings[part], ends[part] - self._settings.outcomes_capacity))
 
-    def _add_record(self, value: bytes) -> None:
+    def _add_record(self, record: ConsumerRecord) -> None:
+        tenant = dict(record.headers).get("ce_tenant", b"").decode(errors="replace")
         try:
-            self.add(events_pb2.FeedbackOutcome.FromString(value))
+            self.add(tenant, events_pb2.FeedbackOutcome.FromString(record.value or b""))
         except DecodeError as error:
             log.warning("an outcome cannot be read and is passed over: %s", error)

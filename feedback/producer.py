@@ -1,11 +1,11 @@
 """The idempotent producer: acks from all in-sync replicas, in order within a partition."""
 
 import contextlib
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from kafka import KafkaProducer
 from kafka.errors import (
@@ -14,9 +14,11 @@ from kafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
+from kafka.future import Future
 
 from feedback.connection import client_options
 from feedback.event import Event, Position
+from feedback.partitioner import ByKey
 from feedback.topics import all_topics
 from settings.feedback import FeedbackSettings
 
@@ -26,27 +28,29 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """Errors that another attempt cannot mend."""
 
 
+def producer_options(settings: FeedbackSettings) -> dict[str, Any]:
+    """Of a KafkaProducer whose acknowledgement can be relied on."""
+    timeout_ms = int(settings.ack_timeout_s * 1000)
+    return client_options(settings) | {
+        "acks": "all",
+        "enable_idempotence": True,
+        "linger_ms": _LINGER_MS,
+        "batch_size": 256 * 1024,
+        "request_timeout_ms": timeout_ms,
+        "delivery_timeout_ms": timeout_ms + _LINGER_MS + 1,
+        "max_block_ms": timeout_ms,
+        "max_request_size": max(2 * settings.max_event_bytes, 1 << 20),
+        "metrics_enabled": False,
+    }
+
+
 class Producer:
     """`send` blocks nobody, an event loop included: the constructor has fetched the topics' metadata."""
 
     def __init__(self, settings: FeedbackSettings, cluster_id: str) -> None:
         """Raises a KafkaError when the brokers do not answer."""
         self.cluster_id = cluster_id
-        timeout_ms = int(settings.ack_timeout_s * 1000)
-        self._kafka = KafkaProducer(
-            **client_options(settings)
-            | {
-                "acks": "all",
-                "enable_idempotence": True,
-                "linger_ms": _LINGER_MS,
-                "batch_size": 256 * 1024,
-                "request_timeout_ms": timeout_ms,
-                "delivery_timeout_ms": timeout_ms + _LINGER_MS + 1,
-                "max_block_ms": timeout_ms,
-                "max_request_size": max(2 * settings.max_event_bytes, 1 << 20),
-                "metrics_enabled": False,
-            }
-        )
+        self._kafka = KafkaProducer(**producer_options(settings), partitioner=ByKey())
         try:
             for topic in all_topics(settings):
                 self._kafka.partitions_for(topic.name)
@@ -58,23 +62,21 @@ class Producer:
 
     def send(self, events: Sequence[Event], done: Callable[[list[Position | BaseException]], None]) -> None:
         """`done` is called once, with an outcome for each: by the producer's own thread, or before this returns."""
-        outcomes: list[Position | BaseException | None] = [None] * len(events)
-        settled: list[int] = []
+        futures = [self._send(event) for event in events]
+        settled = itertools.count(1)  # counts right for two threads at once
 
-        def settle(place: int, outcome: Position | BaseException) -> None:
-            outcomes[place] = outcome
-            settled.append(place)
-            if len(settled) == len(events):
-                done(cast(list[Position | BaseException], outcomes))
+        def settle(_: object) -> None:
+            if next(settled) == len(futures):
+                done([_outcome(future) for future in futures])
 
-        for place, event in enumerate(events):
-            try:
-                future = self._kafka.send(event.topic, event.value, key=event.key, headers=list(event.headers))
-            except (KafkaError, ValueError) as error:
-                settle(place, error)
-                continue
-            future.add_callback(lambda found, place=place: settle(place, Position(found.partition, found.offset)))
-            future.add_errback(partial(settle, place))
+        for future in futures:
+            future.add_both(settle)
+
+    def _send(self, event: Event) -> Future:
+        try:
+            return self._kafka.send(event.topic, event.value, key=event.key, headers=list(event.headers))
+        except (KafkaError, ValueError) as error:
+            return Future().failure(error)
 
     def send_all(self, events: Sequence[Event], timeout_s: float) -> list[Position | KafkaError]:
         """Wait for all of them; an error in the place of each that the brokers will never take (TOO_LARGE).
@@ -102,3 +104,9 @@ class Producer:
                 self._kafka.close(timeout=10)
 
         threading.Thread(target=close, name="feedback-producer-close", daemon=True).start()
+
+
+def _outcome(settled: Future) -> Position | BaseException:
+    if settled.exception is not None:
+        return cast(BaseException, settled.exception)
+    return Position(settled.value.partition, settled.value.offset)

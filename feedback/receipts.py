@@ -38,7 +38,8 @@ class Receipts:
         """One write, however many (feedback_id, durability)."""
         now = time.time()
         self._roll(now)
-        lines = "".join(f"{now:.6f} {feedback_id} {durability}\n" for feedback_id, durability in acknowledged)
+        stamp = f"{now:.6f}"
+        lines = "".join(f"{stamp} {feedback_id} {durability}\n" for feedback_id, durability in acknowledged)
         os.write(self._file, lines.encode())
 
     def close(self) -> None:

@@ -87,7 +87,8 @@ class TokenSigner:
         claims = _decode_claims(payload)
         if claims.tenant != tenant:
             raise Foreign("the token belongs to another tenant")
-        age_s = (time.time() if now is None else now) - claims.issue_time.ToNanoseconds() / 1e9
+        issued = claims.issue_time
+        age_s = (time.time() if now is None else now) - (issued.seconds + issued.nanos / 1e9)
         if age_s > self._lifetime_s:
             raise Expired(f"the token expired {age_s - self._lifetime_s:.0f} s ago")
         return claims

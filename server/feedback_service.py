@@ -1,11 +1,12 @@
 """FeedbackService: what feedback/ decides, as gRPC."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
 import grpc
-from prometheus_client import Counter, Histogram
+import prometheus_client
 
 from feedback.eventlog import Durability, EventLog, EventTooLarge, SpoolFull
 from feedback.outcomes import Outcomes
@@ -37,6 +38,7 @@ DURABILITY = {Durability.BROKER: feedback_pb2.DURABILITY_BROKER, Durability.SPOO
 
 
 class _Stored(NamedTuple):
+    record: events_pb2.FeedbackRecorded
     durability: Durability
     duplicate: bool
     """It was here before."""
@@ -100,7 +102,8 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     ) -> feedback_pb2.GetFeedbackStatusResponse:
         if violations := check_id("feedback_id", request.feedback_id):
             raise invalid(violations)
-        outcome = self._outcomes.lookup(request.feedback_id)
+        tenant = current_tenant()
+        outcome = self._outcomes.lookup(tenant, request.feedback_id)
         if outcome is not None:
             return feedback_pb2.GetFeedbackStatusResponse(
                 feedback_id=outcome.feedback_id,
@@ -109,10 +112,11 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                 policy_version=outcome.policy_version,
                 update_time=outcome.time,
             )
-        if self._recent.accepted(request.feedback_id):
+        if self._recent.accepted(tenant, request.feedback_id):
             return feedback_pb2.GetFeedbackStatusResponse(
                 feedback_id=request.feedback_id, state=feedback_pb2.FEEDBACK_STATE_ACCEPTED
             )
+        # Another tenant's is unknown in the same words, after the same look-ups.
         raise not_found(
             f"feedback_id={request.feedback_id!r}: this server knows nothing of it (yet, if another replica took it)",
             "FEEDBACK_UNKNOWN",
@@ -124,25 +128,9 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         """An answer each; what is wrong with one keeps no other from the log."""
         checked = [self._check(request, tenant) for request in requests]
         stored = iter(await self._store([record for record in checked if not isinstance(record, Refused)]))
-        answers: list[feedback_pb2.SubmitFeedbackResponse | Refused] = []
-        for request, record in zip(requests, checked, strict=True):
-            if isinstance(record, Refused):
-                _count(request.feedback, "refused")
-                answers.append(record)
-                continue
-            outcome = next(stored)
-            if isinstance(outcome, Refused):
-                _count(request.feedback, "refused")
-                answers.append(outcome)
-                continue
-            _count(request.feedback, "duplicate" if outcome.duplicate else "accepted")
-            if not outcome.duplicate:
-                _observe(record)
-            answer = feedback_pb2.SubmitFeedbackResponse(
-                feedback_id=record.feedback_id, durability=DURABILITY[outcome.durability], duplicate=outcome.duplicate
-            )
-            answers.append(answer)
-        return answers
+        outcomes = [record if isinstance(record, Refused) else next(stored) for record in checked]
+        _count(requests, outcomes)
+        return [outcome if isinstance(outcome, Refused) else _answer(outcome) for outcome in outcomes]
 
     def _check(self, request: feedback_pb2.SubmitFeedbackRequest, tenant: str) -> events_pb2.FeedbackRecorded | Refused:
         try:
@@ -167,7 +155,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                 outcomes.append(_refusal(durability))
             else:
                 self._recent.add(record, durability)
-                outcomes.append(_Stored(durability, False))
+                outcomes.append(_Stored(record, durability, False))
         return outcomes
 
     def _known(self, record: events_pb2.FeedbackRecorded) -> _Stored | Refused | None:
@@ -176,7 +164,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             self._admission.check()
             known = self._recent.find(record)
             if known is not None:
-                return _Stored(known, True)
+                return _Stored(record, known, True)
             self._rates.take(record.tenant, record.feedback.rater_id)
         except IdConflict as error:
             return _refusal(error)
@@ -203,8 +191,28 @@ def _refusal(error: BaseException) -> Refused:
             return unavailable(str(error), "LOG_UNAVAILABLE", retry_after_s=2)
 
 
-def _count(feedback: feedback_pb2.Feedback, result: str) -> None:
-    _received(feedback.WhichOneof("kind") or "none", _source(feedback.source), result).inc()
+def _answer(stored: _Stored) -> feedback_pb2.SubmitFeedbackResponse:
+    return feedback_pb2.SubmitFeedbackResponse(
+        feedback_id=stored.record.feedback_id,
+        durability=DURABILITY[stored.durability],
+        duplicate=stored.duplicate,
+    )
+
+
+def _count(requests: Sequence[feedback_pb2.SubmitFeedbackRequest], outcomes: Sequence[_Stored | Refused]) -> None:
+    feedbacks = [request.feedback for request in requests]
+    told = [(each.WhichOneof("kind") or "none", each.source) for each in feedbacks]
+    for ((kind, source), result), count in Counter(zip(told, map(_result, outcomes), strict=True)).items():
+        _received(kind, _source(source), result).inc(count)
+    for outcome in outcomes:
+        if isinstance(outcome, _Stored) and not outcome.duplicate:
+            _observe(outcome.record)
+
+
+def _result(outcome: _Stored | Refused) -> str:
+    if isinstance(outcome, Refused):
+        return "refused"
+    return "duplicate" if outcome.duplicate else "accepted"
 
 
 def _observe(record: events_pb2.FeedbackRecorded) -> None:
@@ -220,17 +228,17 @@ def _observe(record: events_pb2.FeedbackRecorded) -> None:
 
 
 @cache
-def _received(kind: str, source: str, result: str) -> Counter:
+def _received(kind: str, source: str, result: str) -> prometheus_client.Counter:
     return FEEDBACK_RECEIVED.labels(kind, source, result)
 
 
 @cache
-def _delay(kind: str) -> Histogram:
+def _delay(kind: str) -> prometheus_client.Histogram:
     return FEEDBACK_DELAY.labels(kind)
 
 
 @cache
-def _thumbs(direction: str) -> Counter:
+def _thumbs(direction: str) -> prometheus_client.Counter:
     return THUMBS.labels(direction)
 
 

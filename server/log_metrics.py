@@ -12,7 +12,7 @@ from feedback.eventlog import EventLog
 
 EVENT_ACK_DURATION = Histogram(
     "foldback_event_ack_duration_seconds",
-    "From sending an event to the brokers' acknowledgement.",
+    "From sending an event, or a batch, to the brokers' acknowledgement.",
     ["topic"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )

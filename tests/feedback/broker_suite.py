@@ -113,12 +113,13 @@ class BrokerSuite:
             store.mark_learned([thumb.feedback_id], "p000002-0")
 
             def learned() -> bool:
-                outcome = outcomes.lookup(thumb.feedback_id)
+                outcome = outcomes.lookup(thumb.tenant, thumb.feedback_id)
                 return outcome is not None and outcome.state == feedback_pb2.FEEDBACK_STATE_LEARNED
 
             await asyncio.to_thread(until, learned, 5.0)
-            outcome = outcomes.lookup(thumb.feedback_id)
+            outcome = outcomes.lookup(thumb.tenant, thumb.feedback_id)
             assert outcome is not None
+            assert outcomes.lookup("another", thumb.feedback_id) is None
             assert outcome.policy_version == "p000002-0"
         assert mine()[0].score == 0.0
         assert mine()[0].messages == (("user", "Why is the sky blue?"),)

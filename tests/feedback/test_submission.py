@@ -142,6 +142,12 @@ def test_any_bytes_end_in_a_clean_refusal_or_a_record(data: bytes) -> None:
     assert record.feedback.WhichOneof("kind")
 
 
+@given(st.text(max_size=40), st.text(max_size=300))
+def test_ids_are_uuid5(tenant: str, request_id: str) -> None:
+    space = uuid.uuid5(uuid.UUID("5f3c1c1e-6f0d-5b0a-9a57-0d0f6c1b8a4e"), tenant)
+    assert feedback_id(tenant, request_id) == str(uuid.uuid5(space, request_id))
+
+
 def test_ids_depend_on_tenant_and_request_alone() -> None:
     assert feedback_id("a", "q") == feedback_id("a", "q")
     assert len({feedback_id("a", "q"), feedback_id("b", "q"), feedback_id("a", "r"), feedback_id("aq", "")}) == 4

@@ -1,20 +1,35 @@
 """Keys, quotas and TLS on real connections."""
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
 import trustme
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 from pydantic import SecretStr
 
 from console.client import Client
+from feedback.deadletters import OUTCOME_TYPE
+from feedback.event import Durability, build_event
+from feedback.topics import OUTCOMES
 from foldback.credentials import call_metadata
-from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2_grpc, policy_pb2, policy_pb2_grpc
+from foldback.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    events_pb2,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
+)
 from server.app import Running, running
 from server.keys import digest, new_key
 from server.ports import warn_if_open
@@ -126,6 +141,42 @@ async def test_nobody_rates_what_another_tenant_was_served(
     code, _ = await refused(call, error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert (await feedback.SubmitFeedback(thumbs(answer.feedback_token), metadata=call_metadata(ACME))).feedback_id
+
+
+async def test_nobody_is_told_what_became_of_anothers_feedback(
+    server: Running, public: grpc.aio.Channel, chat: "chat_pb2_grpc.ChatServiceAsyncStub"
+) -> None:
+    """Accepted here, and as the topic tells it: for another tenant it is as if there were no such feedback."""
+    answer = await chat.CreateChat(asking(), metadata=call_metadata(ACME))
+    feedback = feedback_pb2_grpc.FeedbackServiceStub(public)
+    accepted = await feedback.SubmitFeedback(thumbs(answer.feedback_token), metadata=call_metadata(ACME))
+
+    async def state() -> "feedback_pb2.FeedbackState.ValueType":
+        """What its tenant is told; the other is told the same of it as of an id that nobody has."""
+        told = []
+        for feedback_id in (accepted.feedback_id, str(uuid4())):
+            request = feedback_pb2.GetFeedbackStatusRequest(feedback_id=feedback_id)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await feedback.GetFeedbackStatus(request, metadata=call_metadata(OTHER))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            told.append(str(rpc_status.from_call(caught.value)).replace(feedback_id, ""))
+        assert told[0] == told[1]
+        assert "FEEDBACK_UNKNOWN" in told[0]
+        request = feedback_pb2.GetFeedbackStatusRequest(feedback_id=accepted.feedback_id)
+        return (await feedback.GetFeedbackStatus(request, metadata=call_metadata(ACME))).state
+
+    assert await state() == feedback_pb2.FEEDBACK_STATE_ACCEPTED
+    outcome = events_pb2.FeedbackOutcome(
+        feedback_id=accepted.feedback_id, state=feedback_pb2.FEEDBACK_STATE_LEARNED, policy_version="p000003-01234567"
+    )
+    event = build_event(
+        OUTCOMES, accepted.feedback_id, outcome, event_id=str(uuid4()), type=OUTCOME_TYPE, tenant="acme"
+    )
+    assert await server.event_log.emit_all([event]) == [Durability.BROKER]
+    deadline = time.monotonic() + 30
+    while await state() != feedback_pb2.FEEDBACK_STATE_LEARNED:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_a_key_that_calls_too_often_is_told_when_to_return(chat: "chat_pb2_grpc.ChatServiceAsyncStub") -> None:
