@@ -8,24 +8,32 @@ from typing import Any
 TIMEOUT_S = 60.0
 
 
+REFUSED_SETTINGS = 2
+"""With this exit code a process ends where a setting is wrong; it says which and what to do."""
+
+
 class NotTold(Exception):
     """The process failed; the message is what it said last."""
+
+    def __init__(self, said: str, code: int = 1) -> None:
+        super().__init__(said)
+        self.settings_at_fault = code == REFUSED_SETTINGS
 
 
 async def ask(module: str, *arguments: str) -> Any:
     """What `python -m module …` prints, as JSON, whatever its exit code. Raises NotTold."""
-    said, complained, _ = await _run(module, *arguments)
+    said, complained, code = await _run(module, *arguments)
     try:
         return json.loads(said)
     except ValueError:
-        raise NotTold(_last_word(complained)) from None
+        raise NotTold(_last_word(complained), code) from None
 
 
 async def tell(module: str, *arguments: str) -> str:
     """What `python -m module …` prints. Raises NotTold where it fails."""
     said, complained, code = await _run(module, *arguments)
     if code:
-        raise NotTold(_last_word(complained or said))
+        raise NotTold(_last_word(complained or said), code)
     return said.strip()
 
 

@@ -39,6 +39,8 @@ for group in (imports, dlq, topics):
 for command in operate:
     app.command()(command)
 out = Console()
+_SETTINGS_AT_FAULT = (settings_package.SettingsError, ValueError, NotAdmitted, KafkaConfigurationError)
+"""What another attempt does not mend: exit code 2."""
 
 
 @imports.command("oasst")
@@ -179,12 +181,14 @@ def main() -> None:
         app()
     except (KafkaError, BrokerFailed, settings_package.SettingsError, LookupError, ValueError) as error:
         print(f"{error}", file=sys.stderr)
-        if isinstance(error, KafkaError) and not isinstance(error, NotAdmitted | KafkaConfigurationError):
+        if isinstance(error, _SETTINGS_AT_FAULT):
+            sys.exit(2)
+        if isinstance(error, KafkaError):
             print(
                 "Is it running? 'foldback up' embeds a broker; FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS names others.",
                 file=sys.stderr,
             )
-        sys.exit(2 if isinstance(error, settings_package.SettingsError | ValueError) else 1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

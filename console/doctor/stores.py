@@ -4,6 +4,15 @@ from console.asking import NotTold, ask
 from console.doctor.finding import Finding, failed, note, ok
 from settings import Settings
 
+EMBED = "'foldback up' embeds one"
+START = (
+    "start it, or correct feedback.bootstrap_servers; see FoldbackBrokerAway in docs/runbooks.md."
+    " Chat goes on and feedback waits in the spool meanwhile"
+)
+CORRECT = (
+    "correct the setting that is named, and start server and trainer anew with it: they read settings when they start."
+    " Chat goes on and feedback waits in the spool meanwhile"
+)
 APPLY = "'foldback topics apply' creates what is missing; a partition without a leader is the brokers' to mend"
 ALTER = "'foldback topics apply' alters what can be altered; or set feedback.* to what you mean"
 
@@ -15,13 +24,9 @@ async def broker(settings: Settings) -> tuple[list[Finding], bool]:
     try:
         topics = await ask("feedback", "topics", "check", "--json")
     except NotTold as error:
-        remedy = (
-            "'foldback up' embeds one"
-            if embedded
-            else "start it, or correct the setting that is named, or feedback.bootstrap_servers; "
-            "see FoldbackBrokerAway in docs/runbooks.md. Chat goes on and feedback waits in the spool meanwhile"
-        )
-        return [failed("broker", f"{where}: {error}", remedy)], False
+        if error.settings_at_fault:
+            return [failed("broker", str(error), CORRECT)], False
+        return [failed("broker", f"{where}: {error}", EMBED if embedded else START)], False
     found = [ok("broker", f"{where} answers{', embedded: it keeps nothing over a restart' if embedded else ''}")]
     wrong = [failed("topics", f"{one['name']} {'; '.join(one['faults'])}", APPLY) for one in topics if one["faults"]]
     wrong += [

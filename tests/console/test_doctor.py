@@ -26,6 +26,8 @@ from server.keys import digest, new_key
 from settings import Settings
 from settings.access import AccessSettings, ApiKey
 from tests.console.fake_server import FakeFoldback
+from tests.feedback.proxied_broker import proxied_broker
+from tests.feedback.sasl import SaslGate
 from tests.integration.stack import PORTS, Stack
 from tests.server.conftest import server_settings
 
@@ -213,6 +215,50 @@ async def test_a_key_that_the_server_does_not_know(tmp_path: Path, tiny_model: P
             assert finding.level is Level.FAILED
             assert "refuses our key" in finding.said
             assert "ACCESS__API_KEY" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"SASL_PASSWORD": "Tr0ub4dor&3"}, ("feedback.sasl_username='foldback'", "FOLDBACK_FEEDBACK__SASL_PASSWORD")),
+        ({"SASL_MECHANISM": "PLAIN"}, ("feedback.sasl_mechanism=PLAIN",)),
+        ({"SECURITY_PROTOCOL": "PLAINTEXT"}, ("feedback.security_protocol=PLAINTEXT",)),
+    ],
+    ids=["password", "mechanism", "protocol"],
+)
+async def test_a_broker_that_refuses_us(nowhere: dict[str, str], wrong: dict[str, str], named: tuple[str, ...]) -> None:
+    """The setting to correct, and never the password."""
+    gate = SaslGate("SCRAM-SHA-512", {"foldback": "correct horse"})
+    async with proxied_broker(admit=gate) as address:
+        right = {
+            "BOOTSTRAP_SERVERS": address,
+            "SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "SASL_MECHANISM": gate.mechanism,
+            "SASL_USERNAME": "foldback",
+            "SASL_PASSWORD": "correct horse",
+        }
+        told = {f"FOLDBACK_FEEDBACK__{name}": value for name, value in (right | wrong).items()}
+        _, report = await asyncio.to_thread(examine, nowhere | told)
+    [found] = report["broker"]
+    assert found["level"] == "failed"
+    for part in named:
+        assert part in found["said"]
+    assert found["remedy"].startswith("correct the setting that is named")
+    assert not any(password in str(report) for password in ("correct horse", "Tr0ub4dor&3"))
+
+
+async def test_a_broker_that_lets_us_in(nowhere: dict[str, str]) -> None:
+    gate = SaslGate("SCRAM-SHA-512", {"foldback": "correct horse"})
+    async with proxied_broker(admit=gate) as address:
+        told = {
+            "FOLDBACK_FEEDBACK__BOOTSTRAP_SERVERS": address,
+            "FOLDBACK_FEEDBACK__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "FOLDBACK_FEEDBACK__SASL_MECHANISM": gate.mechanism,
+            "FOLDBACK_FEEDBACK__SASL_USERNAME": "foldback",
+            "FOLDBACK_FEEDBACK__SASL_PASSWORD": "correct horse",
+        }
+        _, report = await asyncio.to_thread(examine, nowhere | told)
+    assert levels(report)["broker"] == {"ok"}
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ async def test_the_command_sets_topics_up_or_says_what_to_correct(scram: tuple[s
         return process.returncode, said.decode()
 
     code, said = await apply(WRONG)
-    assert code == 1
+    assert code == 2
     assert "FOLDBACK_FEEDBACK__SASL_PASSWORD" in said
     assert WRONG not in said
     assert "Is it running?" not in said
