@@ -1,5 +1,6 @@
 """A whole server in this process, on free ports, with the tiny model and the real broker."""
 
+import itertools
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -113,9 +114,16 @@ def asking(text: str = "tell me about the good they", **fields: object) -> chat_
     )
 
 
+_FIRST_STEPS = itertools.count(0, 10)
+
+
 @dataclass
 class Publisher:
-    """Publishes versions of the tiny model with weights of their own, as the trainer would."""
+    """Publishes versions of the tiny model with weights of their own, as the trainer would.
+
+    No two in a session begin at the same step: a version is named after step, parent and files, and its moves are
+    events under that name on a topic that all modules share.
+    """
 
     registry: Registry
     folder: Path
@@ -144,5 +152,4 @@ class Publisher:
 
 @pytest.fixture
 def publisher(client: Client, tmp_path: Path) -> Publisher:
-    steps = len(client.server.registry.state().states)
-    return Publisher(client.server.registry, tmp_path, steps * 10)
+    return Publisher(client.server.registry, tmp_path, next(_FIRST_STEPS))
