@@ -8,11 +8,12 @@ import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from feedback.store import PreferenceStore
-from registry import Registry, RegistryState
+from registry import ArtifactError, Registry, RegistryState
 from settings.trainer import TrainerSettings
 from trainer import metrics, prompts, publish
 from trainer.canary_monitor import CanaryMonitor
@@ -28,6 +29,8 @@ log = logging.getLogger("trainer")
 
 _NEEDED = (f"{publish.ADAPTER}/", publish.LEARNED)
 """Of a version's files: the merged weights are for servers."""
+_LONGEST_PAUSE_S = 30.0
+"""Between two looks for a registry that is away: each waits twice as long as the one before."""
 _QUIET_S = 15.0
 """Between two log lines that say what is waited for, while only its figures change."""
 
@@ -65,34 +68,58 @@ class Trainer:
         self._reward = RewardStep(settings, learner, store, self._base_adapter, self._scratch)
         self._gate = GateStep(settings, learner, store, registry, self._base_adapter, self._scratch)
         self.canary = CanaryMonitor(settings.canary, store, registry)
+        self._cut_off = False
+        """The registry was lost in the middle of a turn: the learner holds half of it."""
         self.progress = self._resume()
 
     def run(self, stop: threading.Event) -> None:
         """Turn after turn until `stop`; says what it waits for when there is nothing to do."""
         deciding = threading.Thread(target=self.canary.run, args=(stop,), name="canary", daemon=True)
         deciding.start()
-        said, said_at = "", -math.inf
+        said, said_at, pause_s = "", -math.inf, self._settings.poll_interval_s
         while not stop.is_set():
             try:
                 waiting = self.turn()
             except Stopped:
                 break
             if not waiting:
-                said = ""
+                said, pause_s = "", self._settings.poll_interval_s
                 continue
             if waiting != said and (not said or time.monotonic() - said_at >= _QUIET_S):
                 log.info("%s", waiting)
                 said, said_at = waiting, time.monotonic()
-            stop.wait(self._settings.poll_interval_s)
+            away = self._cut_off or not self._registry.reachable
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if away else self._settings.poll_interval_s
+            stop.wait(pause_s)
         deciding.join()
 
     def turn(self) -> str:
-        """Do the next thing there is to do. Returns what has to happen first where there is none, else ""."""
+        """Do the next thing there is to do. Returns what has to happen first where there is none, else "".
+
+        Where the registry is lost meanwhile, the turn is done again from the last checkpoint once it is back.
+        """
         try:
+            if self._cut_off:
+                self.progress = self._resume()
+                self._cut_off = False
             self.canary.check()
             state = self._registry.state()
         except OSError as error:
             return f"waiting for the registry: {error}"
+        try:
+            return self._do_next(state)
+        except (OSError, ArtifactError) as error:
+            if isinstance(error, ArtifactError) and self._registry_answers():
+                raise
+            self._cut_off = True
+            return f"cut off in mid-turn, which is done again when registry and disk allow: {error}"
+
+    def _registry_answers(self) -> bool:
+        with suppress(OSError):
+            self._registry.state()
+        return self._registry.reachable
+
+    def _do_next(self, state: RegistryState) -> str:
         if state.active is None:
             return "waiting for the server to register the base policy; start it with 'foldback serve'"
         if self._follow(state):

@@ -215,3 +215,35 @@ def test_killed_at_any_turn_it_comes_to_the_same_numbers(
     assert replace(trainer.progress, serial=0, anchor=0) == replace(one.progress, serial=0, anchor=0)
     assert all(map(torch.equal, policy(one), policy(trainer)))
     assert straight.registry.state().active == killed.registry.state().active
+
+
+@pytest.mark.slow
+def test_the_registry_lost_in_mid_turn_costs_that_turn_alone(
+    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume that is unmounted while a version is published, and comes back: the same numbers as without."""
+    settings = SETTINGS.model_copy(update={"iterations_per_judgement": 0.05})
+    straight, robbed = (
+        World(shutil.copytree(rankings, tmp_path / name), tiny_model, settings) for name in ("straight", "robbed")
+    )
+    one, other = straight.trainer(), robbed.trainer()
+    turns(one)
+
+    home, aside = robbed.directory / "registry", robbed.directory / "aside"
+    save_merged = other._learner.backbone.save_merged
+
+    def save_and_lose(directory: Path) -> None:
+        save_merged(directory)
+        home.rename(aside)
+
+    with monkeypatch.context() as losing:
+        losing.setattr(other._learner.backbone, "save_merged", save_and_lose)
+        assert turns(other).startswith("cut off in mid-turn")
+    for _ in range(2):
+        assert other.turn().startswith("waiting for the registry")
+    shutil.rmtree(home, ignore_errors=True)  # what was written to the mount point meanwhile
+    aside.rename(home)
+    assert turns(other).startswith("waiting for feedback: all of it is learned")
+    assert replace(other.progress, serial=0, anchor=0) == replace(one.progress, serial=0, anchor=0)
+    assert all(map(torch.equal, policy(one), policy(other)))
+    assert straight.registry.state().active == robbed.registry.state().active
