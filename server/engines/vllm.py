@@ -28,6 +28,7 @@ from server.engines.base import Delta, EngineDead, GenerationRequest, Sampling, 
 from server.engines.vllm_adapters import Adapters
 from server.engines.vllm_core import PROCESSES_DIED, Core
 from server.engines.vllm_in_place import InPlace
+from server.engines.vllm_metrics import BoundedMetrics
 from server.engines.vllm_policies import Draw, Policies
 from server.engines.vllm_scheduler import BACKGROUND, CHECK, USER, keep_check_seat
 from server.engines.vllm_seats import Seats
@@ -59,7 +60,7 @@ class VllmEngine:
             with vllm_environment.of_children(self._settings.torch_threads):
                 config = self._arguments(directory).create_engine_config()
                 keep_check_seat(config.scheduler_config)
-                llm = AsyncLLM.from_vllm_config(config)
+                llm = AsyncLLM.from_vllm_config(config, stat_loggers=[BoundedMetrics])
             self._core.begin(llm, [child for child in multiprocessing.active_children() if child not in others])
             await self._policies.start()
         except Exception as error:

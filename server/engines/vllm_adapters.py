@@ -53,11 +53,10 @@ class Adapters:
 
     def arguments(self) -> dict[str, Any]:
         places = self._settings.max_adapters
-        if current_platform.is_cpu():
-            # There, tokens of the base model in a batch with adapters get what is in the last place, so it stays empty:
-            # adapters take the first place that is free, and we never ask for more than max_adapters of them.
-            places += 1
+        # By name: imported where the model runs, not here.
+        ours = {"worker_extension_cls": "server.engines.vllm_lora.WorkerExtension"}
         return {
+            **(ours if current_platform.is_cpu() else {}),
             "enable_lora": True,
             "max_loras": places,
             "max_cpu_loras": places,
