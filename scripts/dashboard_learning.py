@@ -93,13 +93,14 @@ LEARNING: Mapping[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "PPO: losses",
-            "Of policy and value; a gradient's norm before it is cut.",
+            "Of policy and value, of users' edits and favourite answers; a gradient's norm before it is cut.",
             "short",
             {
                 "policy": "max(foldback_ppo_policy_loss)",
                 "value": "max(foldback_value_loss)",
                 "gradient": "max(foldback_ppo_gradient_norm)",
                 "demonstrations": "max(foldback_ppo_demonstration_loss_nats)",
+                "favourites": "max(foldback_ppo_favourite_loss_nats)",
             },
         ),
         Panel(
