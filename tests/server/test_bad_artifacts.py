@@ -37,6 +37,10 @@ def nan(tensors: dict[str, torch.Tensor], name: str) -> None:
     tensors[name][3, 3] = torch.nan
 
 
+def infinite(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[name][0, -1] = -torch.inf
+
+
 def wrong_shape(tensors: dict[str, torch.Tensor], name: str) -> None:
     tensors[name] = tensors[name][:, :-4].contiguous()
 
@@ -67,6 +71,7 @@ def pickled(trainer: Trainer, version: str) -> None:
 
 BAD: dict[str, tuple[dict[str, object], Callable[[Trainer, str, str], None] | None, str]] = {
     "NaN": ({"edit": edit_tensors(nan)}, None, "not finite"),
+    "infinite": ({"edit": edit_tensors(infinite)}, None, "not finite"),
     "wrong shape": ({"edit": edit_tensors(wrong_shape)}, None, "of the wrong shape"),
     "missing tensor": ({"edit": edit_tensors(missing)}, None, "1 tensors missing"),
     "wrong base": ({"base_digest": "0" * 64}, None, "not this server's base"),
