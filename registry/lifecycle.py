@@ -94,13 +94,17 @@ class RegistryState:
     def moves_back(self, to_version: str | None, reason: str) -> list[Move]:
         """A rollback: to `to_version`; else from the canary to the active version, else from that to the last good one.
 
-        Raises IllegalTransition: there is nothing to return to, or `to_version` never served.
+        Raises IllegalTransition: there is nothing to return to, or `to_version` was never active: it is no way around
+        the gate, nor one to end a trial in the canary's favour.
         """
         if self.canary and to_version in (None, self.active):
             return [(self.canary, PolicyState.ROLLED_BACK, reason)]
         target = to_version or self.last_good()
         if not self.active or target == self.active:
             raise IllegalTransition(f"{target} is active already")
+        if target not in self.history:
+            now = self.states.get(target, "unknown")
+            raise IllegalTransition(f"{target} is {now} and was never active: promote it")
         self.check(target, PolicyState.ACTIVE)
         return [
             (self.active, PolicyState.ROLLED_BACK, reason),

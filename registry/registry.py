@@ -26,8 +26,8 @@ class Registry(Artifacts):
         self._listeners: list[Listener] = []
 
     def collect(self, keep: int) -> list[str]:
-        """Delete the artifacts of ended versions but the newest `keep`; never the active one, its parent,
-        the one to fall back to, or the base.
+        """Delete the artifacts of ended versions but `keep`: first rejected ones, which cannot serve again, and the
+        oldest of each kind; never the active one, its parent, the one to fall back to, or the base.
 
         Their transitions stay in the log.
         """
@@ -40,6 +40,7 @@ class Registry(Artifacts):
             for version, status in state.states.items()
             if status in ENDED and version not in spared and not version.startswith("p000000-")
         ]
+        ended.sort(key=lambda version: state.states[version] is not PolicyState.REJECTED)
         present = [version for version in ended if self.has(version)]
         collected = present[: max(0, len(present) - keep)]
         for version in collected:

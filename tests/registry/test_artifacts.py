@@ -172,3 +172,18 @@ def test_collecting_spares_what_may_serve_again(registry: Registry, publish: Pub
     with pytest.raises(ArtifactError):
         registry.manifest(versions[1])
     assert registry.state().states[versions[1]] is PolicyState.RETIRED
+
+
+def test_what_may_serve_again_is_kept_before_what_may_not(registry: Registry, publish: Publish) -> None:
+    """A rollback can be taken back, however many versions the gate refused since."""
+    first, second, *refused = (publish(registry, step=step) for step in range(1, 6))
+    for manifest in (first, second, *refused):
+        registry.transition(manifest.version, PolicyState.CANDIDATE, reason="new", actor="test")
+    for manifest in (first, second):
+        registry.transition(manifest.version, PolicyState.ACTIVE, reason="better", actor="test")
+    for manifest in refused:
+        registry.transition(manifest.version, PolicyState.REJECTED, reason="KL", actor="test")
+    registry.rollback(None, reason="worse", actor="operator")
+    assert registry.collect(keep=2) == [manifest.version for manifest in refused[:2]]
+    registry.transition(second.version, PolicyState.ACTIVE, reason="after all", actor="operator")
+    assert registry.state().active == second.version

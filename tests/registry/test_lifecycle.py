@@ -120,6 +120,18 @@ def test_a_decision_that_rests_on_another_active_version_is_refused(registry: Re
     assert registry.state() == before
 
 
+def test_a_rollback_goes_to_what_was_active_before(registry: Registry, publish: Publish) -> None:
+    first, trial, untried = (publish(registry, step) for step in (1, 2, 3))
+    activate(registry, first)
+    on_trial(registry, trial)
+    registry.transition(untried.version, PolicyState.CANDIDATE, reason="new", actor="trainer")
+    before = registry.state()
+    for manifest in (trial, untried):
+        with pytest.raises(IllegalTransition, match="was never active: promote it"):
+            registry.rollback(manifest.version, reason="worse", actor="operator")
+    assert registry.state() == before
+
+
 def test_the_only_version_cannot_be_taken_down(registry: Registry, publish: Publish) -> None:
     only = publish(registry)
     activate(registry, only)
@@ -247,7 +259,8 @@ class Lifecycle(RuleBasedStateMachine):
             return
         after = self.writer.state()
         assert (after.active, after.canary) == (active, None)
-        assert active in (target, before.active, *before.history)
+        assert active in (before.active, *before.history)
+        assert active == (target or active)
         taken_down = before.canary or before.active
         assert after.states[str(taken_down)] is PolicyState.ROLLED_BACK
 
