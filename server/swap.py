@@ -15,6 +15,7 @@ from registry import (
     RegistryAway,
     RegistryState,
 )
+from server.engines.aside import aside
 from server.engines.base import Engine, EngineDead, SwapFailed
 from server.metrics import POLICY_AGE, POLICY_INFO, POLICY_SKEW, SWAPS
 from server.replicas import RENEW_S, Replica, turn
@@ -162,7 +163,7 @@ class SwapController:
                 await self._serve(slot, prepared)
                 return
             try:
-                prepared = Prepared(*await asyncio.to_thread(self._versions.prepare, version))
+                prepared = Prepared(*await aside(self._versions.prepare, version))
             except Refusal:
                 SWAPS.labels("refused").inc()
                 raise

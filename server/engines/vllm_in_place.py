@@ -11,6 +11,7 @@ from typing import Any
 
 from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
+from server.engines.aside import aside
 from server.engines.base import SwapFailed, SwapMode, Weights
 from server.engines.vllm_core import CommandFailed, Core
 from server.engines.vllm_policies import Draw, to_the_end
@@ -75,7 +76,7 @@ class InPlace:
         async with self._swapping:
             llm = self._core.alive()
             try:
-                changed = await asyncio.to_thread(self._check, weights)
+                changed = await aside(self._check, weights)
             except BadWeights as error:
                 raise SwapFailed(f"{weights.version}: {error}") from error
             self._resumed.clear()
