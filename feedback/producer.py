@@ -22,7 +22,9 @@ from feedback.partitioner import ByKey
 from feedback.topics import all_topics
 from settings.feedback import FeedbackSettings
 
-_LINGER_MS = 2
+_LINGER_MS = 5
+"""As Apache Kafka's own producer since 4.0. At 2 the requests are so small that making them takes a third of what the
+server has for feedback; a lone call waits 4 ms less."""
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """Errors that another attempt cannot mend."""

@@ -12,7 +12,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _NICENESS = 10
-"""Added to the process's: a tenth of its share where all cores are taken. Not less: it holds the interpreter now and then."""
+"""Added to the process's: a tenth of its share where all cores are taken. Not less: it can hold the interpreter."""
 
 
 def _step_back() -> None:
