@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from server.engines.aside import aside
 from server.engines.base import Delta, EngineDead, GenerationRequest, SwapFailed, SwapMode, Weights
 from server.engines.batch import Batch, Sequence
 from server.engines.detokenize import TextStream
@@ -155,7 +156,7 @@ class TransformersEngine:
         try:
             if weights.adapter:
                 raise BadWeights("an adapter alone; this engine takes merged weights")
-            loaded = await asyncio.to_thread(self._read, weights.directory)
+            loaded = await aside(self._read, weights.directory)
         except BadWeights as error:
             raise SwapFailed(f"{weights.version}: {error}") from error
         await self._compute(lambda: self._replace(loaded, weights.version))

@@ -58,7 +58,7 @@ def check_finite(directory: Path) -> None:
     """Raises BadWeights if a value is NaN or infinite."""
     for name, tensor in tensors(directory):
         # One pass: NaN is the least and the greatest of what holds it. `isfinite` makes copies, and takes nine times as
-        # long beside streams that want the cores.
+        # long.
         if tensor.numel() and not all(torch.isfinite(end) for end in torch.aminmax(tensor)):
             raise BadWeights(f"{name} holds values that are not finite")
 

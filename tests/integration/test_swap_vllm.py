@@ -207,7 +207,7 @@ async def test_an_adapter_is_let_go_with_its_last_request(engine: VllmEngine, ve
         pytest.skip("there is one version")
     base, first, second = versions
     llm = engine._core.alive()
-    # A seed that draws no end of text: one of two answers in twenty ends before the gauge has seen both.
+    # A seed that draws no end of text: with others one answer can end before the gauge has shown both.
     endless = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=400, seed=8)
     for ended_by in ("finishing", "cancelling"):
         await engine.swap(base)
