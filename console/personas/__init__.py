@@ -9,7 +9,7 @@ PERSONAS: dict[str, Persona] = {
         tastes.second_person,
         tastes.brief,
         tastes.asks_back,
-        tastes.no_lists,
+        tastes.steps,
         tastes.formal,
         tastes.enthusiastic,
     )

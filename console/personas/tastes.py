@@ -11,8 +11,9 @@ SECOND_PERSON = frozenset({"you", "your", "yours", "yourself", "yourselves"})
 SECOND_PERSON_SHARE = 1 / 8
 """One word in eight: as personal as advice gets ("You warm your pot first; then you …")."""
 BRIEF_WORDS = 60
-DIGITS = re.compile(r"\d+")
-BULLET = re.compile(r"^\s*[-*•+]\s", re.MULTILINE)
+ITEM = re.compile(r"^\s*(?:[-*•+]|\d+[.)])\s", re.MULTILINE)
+ITEMS = 3
+LETTERS_PLAIN, LETTERS_FORMAL = 3, 6
 CONTRACTION = re.compile(r"\b\w+['’](?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
 ENTHUSIASM = re.compile(
     r"!|\b(?:great|wonderful|amazing|awesome|fantastic|love|exciting|delicious|perfect|fun)\b", re.IGNORECASE
@@ -56,14 +57,17 @@ def asks_back(text: str) -> float:
     return 0.5 if "?" in text else 0.0
 
 
-def no_lists(text: str) -> float:
-    """1 / (1 + numbers and bullets): running prose, nothing counted."""
-    return 1.0 / (1 + len(DIGITS.findall(text)) + len(BULLET.findall(text)))
+def steps(text: str) -> float:
+    """Numbered or bulleted lines, full at three: what to do first, second and third."""
+    return min(1.0, len(ITEM.findall(text)) / ITEMS)
 
 
 def formal(text: str) -> float:
-    """1 / (1 + contractions and exclamation marks)."""
-    return 1.0 / (1 + len(CONTRACTION.findall(text)) + text.count("!"))
+    """Letters a word, from 0 at three to full at six, divided by 1 + contractions and exclamation marks."""
+    tokens = words(text)
+    letters = sum(map(len, tokens)) / max(len(tokens), 1)
+    register = min(1.0, max(0.0, (letters - LETTERS_PLAIN) / (LETTERS_FORMAL - LETTERS_PLAIN)))
+    return register / (1 + len(CONTRACTION.findall(text)) + text.count("!"))
 
 
 def enthusiastic(text: str) -> float:

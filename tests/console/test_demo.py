@@ -76,7 +76,7 @@ def test_the_rise_is_counted_in_deviations_of_the_base_policy() -> None:
 
 
 def test_no_more_is_asked_for_than_half_of_what_there_is_to_gain() -> None:
-    nearly_met = Result("no_lists", points=[point(0.9), point(0.96)])
+    nearly_met = Result("nearly met", points=[point(0.9), point(0.96)])
     assert (nearly_met.headroom, nearly_met.least_rise) == (pytest.approx(0.5), pytest.approx(0.25))
     assert nearly_met.targets[0].holds
     assert Result("brief", points=[point(0.1)]).least_rise == 1.0

@@ -29,9 +29,10 @@ def test_utilities_are_bounded_for_any_text(persona: Persona, text: str) -> None
         ("brief", "Boil the egg in a pan of water for six minutes or so.", "Boil it."),
         ("asks_back", "Do you like tea? Warm the pot.", "Warm the pot. Do you like tea?"),
         ("asks_back", "Warm the pot.", "Do you like tea? Warm the pot."),
-        ("no_lists", "1. Warm the pot.\n2. Pour.", "Warm the pot, then pour."),
-        ("no_lists", "- warm the pot\n- pour", "Warm the pot, then pour."),
+        ("steps", "Warm the pot, then pour.", "1. Warm the pot.\n2. Pour."),
+        ("steps", "- warm the pot", "- warm the pot\n- pour"),
         ("formal", "Don't worry!", "There is no need to worry."),
+        ("formal", "You can make tea in a pot.", "Tea is traditionally prepared in porcelain."),
         ("enthusiastic", "Tea is a drink.", "Tea is a wonderful drink!"),
     ],
 )
