@@ -12,9 +12,11 @@ from console.terminal import out, table
 from console.trial import trial
 
 FLOW = ("responses", "accepted", "joined", "learned")
+STAGES = {"learned": "learned by an active version"}
+"""What a canary learned counts once users have kept it."""
 PHRASES = {
     "ppo_iterations": "{:.0f} PPO iterations",
-    "versions_published": "{:.0f} versions published",
+    "versions_published": "{:.0f} versions made active",
     "ppo_kl_nats": "{:.1f} nats from the reference",
     "reward_accuracy_held_out": "reward model right on {:.0%} of held-out pairs",
     "reward_mean_rollouts": "mean reward {:+.2f}",
@@ -65,6 +67,6 @@ def _trainer(rows: Table, report: Report) -> None:
 
 def _funnel(funnel: dict[str, int]) -> str:
     """The way of a feedback, then whatever left it."""
-    flow = " → ".join(f"{funnel[stage]} {stage}" for stage in FLOW if stage in funnel)
+    flow = " → ".join(f"{funnel[stage]} {STAGES.get(stage, stage)}" for stage in FLOW if stage in funnel)
     aside = [f"{count} {stage.replace('_', '-')}" for stage, count in funnel.items() if stage not in FLOW and count]
     return flow + (f" [dim]· {', '.join(aside)}[/]" if aside else "")

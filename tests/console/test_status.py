@@ -62,7 +62,14 @@ def trainer_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_status_shows_everything(foldback: Foldback) -> None:
     result = foldback("status")
     assert result.exit_code == 0
-    for shown in (BASE, "serving", "running", "3.2 nats", "71% of held-out", "40 responses → 31 joined → 24 learned"):
+    for shown in (
+        BASE,
+        "serving",
+        "running",
+        "3.2 nats",
+        "71% of held-out",
+        "40 responses → 31 joined → 24 learned by an active version",
+    ):
         assert shown in result.output
 
 
