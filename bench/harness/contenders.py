@@ -90,7 +90,7 @@ async def in_process(engine: Engine) -> AsyncIterator[tuple[Contender, Contender
         distributed_executor_backend=UniProcExecutor,
         use_tqdm_on_load=False,
     )
-    with vllm_environment.of_children(engine.threads):
+    with vllm_environment.of_children(engine.threads, engine.max_batch):
         llm = AsyncLLM.from_engine_args(arguments)
     prompts = PromptBuilder(engine.model, ServerSettings(), engine.max_model_len)
     try:

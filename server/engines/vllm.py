@@ -57,7 +57,7 @@ class VllmEngine:
             self._config = AutoConfig.from_pretrained(directory).get_text_config()
             self._policies = self._hold(Weights("", directory))
             others = set(multiprocessing.active_children())
-            with vllm_environment.of_children(self._settings.torch_threads):
+            with vllm_environment.of_children(self._settings.torch_threads, self._settings.max_batch):
                 config = self._arguments(directory).create_engine_config()
                 keep_check_seat(config.scheduler_config)
                 llm = AsyncLLM.from_vllm_config(config, stat_loggers=[BoundedMetrics])

@@ -13,7 +13,7 @@ os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
 @contextmanager
-def of_children(cpu_threads: int) -> Iterator[None]:
+def of_children(cpu_threads: int, max_batch: int) -> Iterator[None]:
     """Processes started inside compute with `cpu_threads`, 0 leaving one core free, and sleep through Ctrl-C.
 
     Their threads are not pinned: a pinned one cannot step aside for a trainer on the same cores. Ctrl-C reaches all
@@ -24,8 +24,8 @@ def of_children(cpu_threads: int) -> Iterator[None]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
         # oneDNN keeps a kernel for every size of batch that it meets, 1,024 by default: most of what a server grows by
-        # under load. This many are five matrices at 32 sizes.
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "160",
+        # under load. This many are a layer's four matrices and the head, at every number of answers decoded together.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(5 * max(32, max_batch)),
     }
     added = {name: value for name, value in ours.items() if name not in os.environ}
     os.environ.update(added)
