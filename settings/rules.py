@@ -106,6 +106,14 @@ class ScriptRule(_Rule):
     """Of the answer's language. It does not tell languages of one script apart."""
 
 
+class LettersRule(_Rule):
+    """The share of the answer's characters, spaces apart, that are letters, over `least`; 1 from there on."""
+
+    kind: Literal["letters"]
+    least: float = Field(default=0.5, gt=0, le=1)
+    """Prose has nine tenths or more, code about half, counting without end ("1. 2. 3. …") none."""
+
+
 class RepetitionRule(_Rule):
     """Distinct runs of `words` words over all such runs; 1 where the answer is shorter than one."""
 
@@ -129,7 +137,15 @@ class EchoRule(_Rule):
 
 
 Rule = Annotated[
-    LengthRule | PhrasesRule | PatternsRule | FormatRule | ScriptRule | RepetitionRule | RefusalRule | EchoRule,
+    LengthRule
+    | PhrasesRule
+    | PatternsRule
+    | FormatRule
+    | ScriptRule
+    | LettersRule
+    | RepetitionRule
+    | RefusalRule
+    | EchoRule,
     Field(discriminator="kind"),
 ]
 

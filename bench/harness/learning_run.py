@@ -12,6 +12,8 @@ from typing import Any
 from harness.processes import BENCH, DEFAULT_MODEL, ROOT, completed
 from registry import Registry
 
+GATE_FIGURES = ("gate_kl_nats", "gate_entropy_nats", "gate_base_perplexity")
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -83,7 +85,7 @@ def _policy(scratch: Path) -> dict[str, float]:
     active = registry.state().active
     assert active, "a demo begins with an active version"
     manifest = registry.manifest(active)
-    figures = {name: manifest.figures[name] for name in ("gate_kl_nats", "gate_entropy_nats") if manifest.files}
+    figures = {name: manifest.figures[name] for name in GATE_FIGURES if manifest.files}
     weights = registry.fetch(active, scratch / "fetched") / "weights" if manifest.files else DEFAULT_MODEL
     told = _python("harness.speech", str(DEFAULT_MODEL), str(weights), check=True)
     return figures | json.loads(told.stdout.splitlines()[-1])

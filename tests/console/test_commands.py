@@ -278,6 +278,7 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
     assert not {"grpc", "matplotlib", "pydantic", "torch"} & set(names.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "refused"),
     [

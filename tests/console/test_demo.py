@@ -30,6 +30,7 @@ def plan(out_dir: Path, **options: object) -> Plan:
     )  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_demo_sees_a_policy_learn(
     fake_server: FakeFoldback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,6 +45,7 @@ def test_the_demo_sees_a_policy_learn(
     assert capsys.readouterr().out.count("✓ holds") == 3
 
 
+@pytest.mark.slow
 def test_a_policy_that_does_not_learn_fails_the_demo(fake_server: FakeFoldback, tmp_path: Path) -> None:
     fake_server.answer = learning
     assert not run_demo(plan(tmp_path, limit_s=2))
@@ -55,6 +57,7 @@ def test_a_policy_that_does_not_learn_fails_the_demo(fake_server: FakeFoldback, 
     }
 
 
+@pytest.mark.slow
 def test_swaps_from_before_the_demo_do_not_count(fake_server: FakeFoldback, tmp_path: Path) -> None:
     fake_server.answer = learning
     result_before = len(fake_server.transitions)

@@ -69,6 +69,7 @@ def nowhere(tmp_path: Path, tiny_model: Path) -> Iterator[dict[str, str]]:
         }
 
 
+@pytest.mark.slow
 def test_where_nothing_runs_it_says_what_to_start(nowhere: dict[str, str]) -> None:
     code, report = examine(nowhere)
     assert code == 1
@@ -99,6 +100,7 @@ def stranger() -> Iterator[str]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 def test_each_fault_of_the_machine_is_named(nowhere: dict[str, str], tmp_path: Path) -> None:
     """A full disk, a damaged registry, half a model, a port in strange hands: one run tells them all."""
     half = tmp_path / "half"
@@ -161,6 +163,7 @@ def metrics_at(time: datetime) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("apart_s", "level"), [(0, Level.OK), (3600, Level.FAILED), (-3600, Level.FAILED)])
 def test_clocks_that_differ_are_told(apart_s: float, level: Level) -> None:
     with metrics_at(datetime.now(UTC) - timedelta(seconds=apart_s)) as url:
@@ -181,6 +184,7 @@ def test_the_engine_is_the_one_that_would_serve(
     assert machine.engine(Settings.model_validate({"server": {"engine": engine}})).level is level
 
 
+@pytest.mark.slow
 async def test_a_server_that_loads_and_a_program_that_is_none(nowhere: dict[str, str]) -> None:
     async with FakeFoldback() as fake:
         with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -217,6 +221,7 @@ async def test_a_key_that_the_server_does_not_know(tmp_path: Path, tiny_model: P
             assert "ACCESS__API_KEY" in finding.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -247,6 +252,7 @@ async def test_a_broker_that_refuses_us(nowhere: dict[str, str], wrong: dict[str
     assert not any(password in str(report) for password in ("correct horse", "Tr0ub4dor&3"))
 
 
+@pytest.mark.slow
 async def test_a_broker_that_lets_us_in(nowhere: dict[str, str]) -> None:
     gate = SaslGate("SCRAM-SHA-512", {"foldback": "correct horse"})
     async with proxied_broker(admit=gate) as address:

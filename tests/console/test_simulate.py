@@ -77,6 +77,7 @@ async def test_answers_that_are_alike_get_a_thumb_not_an_order() -> None:
     assert tally.rankings == 0
 
 
+@pytest.mark.slow
 async def test_hostile_users_and_noise_say_the_opposite() -> None:
     words = [first + second for first in string.ascii_lowercase for second in string.ascii_lowercase]
     async with FakeFoldback(lambda v, q, i: " ".join(words[: 4 + 9 * i])) as fake:

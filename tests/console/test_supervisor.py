@@ -142,6 +142,7 @@ def start_up(tmp_path: Path) -> tuple["subprocess.Popen[str]", list[int]]:
     return parent, [*children, int((tmp_path / "parent.up").read_text())]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_nothing_survives_a_parent_that_is_killed_outright(tmp_path: Path) -> None:
     parent, children = start_up(tmp_path)
@@ -153,6 +154,7 @@ def test_nothing_survives_a_parent_that_is_killed_outright(tmp_path: Path) -> No
         kill(children)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_stop_all_of_it(tmp_path: Path, number: signal.Signals) -> None:
     parent, children = start_up(tmp_path)

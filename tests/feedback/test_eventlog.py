@@ -68,6 +68,7 @@ async def test_away_at_start_spools_then_drains_in_order(own_broker: EmbeddedBro
     await log.stop()
 
 
+@pytest.mark.slow
 async def test_broker_lost_midway_costs_one_timeout(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
     own_broker.start()
     log = EventLog(settings_for(own_broker), tmp_path / "spool")
@@ -85,6 +86,7 @@ async def test_broker_lost_midway_costs_one_timeout(own_broker: EmbeddedBroker, 
     await log.stop()
 
 
+@pytest.mark.slow
 async def test_a_restarted_embedded_broker_loses_nothing_unread(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
     """As when `foldback up` is stopped before the trainer has read what the broker had acknowledged."""
     own_broker.start()
@@ -205,6 +207,7 @@ async def test_envelope_is_cloudevents_binary_mode(broker: str, tmp_path: Path) 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_broker_outlives_its_parent(number: signal.Signals) -> None:
     parent = subprocess.Popen([sys.executable, "-m", "feedback", "broker"], stdout=subprocess.PIPE, text=True)

@@ -26,6 +26,7 @@ def test_what_the_file_holds(oasst_file: Path) -> None:
     assert (counts["ranking"], counts["thumbs_up"], counts["thumbs_down"]) == (212, 854, 372)
 
 
+@pytest.mark.slow
 def test_imported_twice_through_kafka_it_is_there_once(broker: str, oasst_file: Path, tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "store")
     for _ in range(2):
@@ -47,6 +48,7 @@ def test_imported_twice_through_kafka_it_is_there_once(broker: str, oasst_file: 
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_a_broker_that_goes_away_midway_costs_nothing(oasst_file: Path, tmp_path: Path, comes_back: bool) -> None:
     """The embedded one forgets what it had: then importing again completes it, and nothing counts twice."""

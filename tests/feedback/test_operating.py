@@ -128,6 +128,7 @@ async def test_replay_gives_a_dead_feedback_another_chance(settings: FeedbackSet
     await log.stop()
 
 
+@pytest.mark.slow
 async def test_a_rater_is_forgotten_and_that_is_confirmed(settings: FeedbackSettings, tmp_path: Path) -> None:
     log = EventLog(settings, tmp_path / "spool")
     await log.start()
@@ -196,6 +197,7 @@ def test_times_are_ages_or_moments() -> None:
         parse_time("yesterday", 0)
 
 
+@pytest.mark.slow
 def test_the_commands_speak_to_a_broker(settings: FeedbackSettings, tmp_path: Path) -> None:
     """As an operator types them, through the console."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FOLDBACK_")} | {

@@ -74,6 +74,7 @@ def join_one(settings: FeedbackSettings, path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "tls"])
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 async def test_from_answer_to_judgement_with_a_password(mechanism: str, tls: bool, tmp_path: Path) -> None:
@@ -153,6 +154,7 @@ async def test_the_joiner_says_it_once_and_goes_on_when_it_can(
     assert not any(password in caplog.text for password in (PASSWORD, WRONG))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -184,6 +186,7 @@ def test_a_missing_name_or_password_is_said_before_anything_is_sent(broker: str,
         require_brokers(settings_for(broker, "PLAIN", **{missing: ""}))
 
 
+@pytest.mark.slow
 async def test_the_command_sets_topics_up_or_says_what_to_correct(scram: tuple[str, SaslGate], tmp_path: Path) -> None:
     address, gate = scram
 

@@ -59,6 +59,7 @@ def test_nothing_is_left_behind(context: Path, installed: Path) -> None:
     assert (installed / "foldback/v1/chat_pb2.py").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", FINAL)
 def test_the_command_starts_from_what_is_installed(stage: str, installed: Path, tmp_path: Path) -> None:
     """As far as its settings: a wrong one is refused by name, which takes the imports of its start."""

@@ -18,6 +18,7 @@ def test_lints(values: Object) -> None:
     assert [message for message in report["messages"] if message["severity"] > 1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.30", "1.34", "1.37"])
 def test_is_valid_kubernetes(objects: list[Object], version: str) -> None:
     checked = [one for one in objects if one["kind"] not in NOT_KUBERNETES]

@@ -28,6 +28,7 @@ def test_rules_are_well_formed(promtool: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_alerts_fire_and_stay_silent_as_they_should(promtool: str, case: Path, tmp_path: Path) -> None:
     for file in (*RULES, case):

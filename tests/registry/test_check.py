@@ -55,6 +55,7 @@ def test_nothing_is_made_where_there_is_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_told_in_a_line(folder: Path, tmp_path: Path) -> None:
     (folder / "transitions/000000000002.json").write_text("{")
     (tmp_path / "file").write_text("no folder")

@@ -168,6 +168,7 @@ def _promote_one(url: str, version: str, results: "multiprocessing.Queue[str]") 
     results.put(version)
 
 
+@pytest.mark.slow
 def test_racing_processes_agree(tmp_path: Path, publish: Publish) -> None:
     url = (tmp_path / "registry").as_uri()
     registry = Registry(url)

@@ -58,6 +58,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 @pytest.mark.parametrize("how", ["process", "completed"])
 def test_what_a_bench_has_started_ends_with_it(how: str, number: signal.Signals, tmp_path: Path) -> None:

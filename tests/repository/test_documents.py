@@ -76,6 +76,7 @@ def test_blocks_say_what_they_are(document: Path) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", GUIDES, ids=str)
 def test_commands_run_or_say_what_they_need(document: Path, tmp_path: Path) -> None:
     """In a folder of their own: what a guide makes, like keys, does not end up in the repository."""

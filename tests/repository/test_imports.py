@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.repository.files import ROOT, TOOLS, run
 
 LIGHT = ("settings", "feedback", "registry", "console")
@@ -22,6 +24,7 @@ def test_import_rules_hold() -> None:
     run(TOOLS / "lint-imports", "--no-cache", "--no-logo")
 
 
+@pytest.mark.slow
 def test_light_packages_do_not_load_torch() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

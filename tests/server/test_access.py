@@ -198,6 +198,7 @@ async def test_a_key_with_too_many_open_calls_is_told_so(chat: "chat_pb2_grpc.Ch
     stream.cancel()
 
 
+@pytest.mark.slow
 async def test_mutual_tls_with_the_console(tmp_path: Path, tiny_model: Path, broker: str, files: Pems) -> None:
     """Both ports speak TLS; the admin port also wants a certificate of its own authority."""
     operators = pems(tmp_path, trustme.CA(), "operator.example")

@@ -94,6 +94,7 @@ async def answered_by(client: Client, stream: bool) -> set[str]:
     return {span.policy_version for span in finished[0].policy_spans}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", BAD)
 async def test_a_bad_version_is_refused_and_the_old_one_serves(client: Client, trainer: Trainer, damage: str) -> None:
     good = trainer.publish()

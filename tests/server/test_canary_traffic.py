@@ -82,6 +82,7 @@ def answers_in(slot: str) -> float:
     return REGISTRY.get_sample_value("foldback_time_to_first_token_seconds_count", {"slot": slot}) or 0.0
 
 
+@pytest.mark.slow
 async def test_a_canary_gets_its_share_and_then_all_or_nothing(
     client: Client, trainer: Trainer, swap_mode: SwapMode
 ) -> None:
@@ -151,6 +152,7 @@ async def test_a_canary_that_fails_its_checks_is_rejected_and_the_active_version
     assert set((await versions(client)).values()) == {active}
 
 
+@pytest.mark.slow
 async def test_of_two_replicas_one_tries_the_canary(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     first = server_settings(tmp_path / "data", tiny_model, broker)
     second = first.model_copy(
@@ -174,6 +176,7 @@ async def test_of_two_replicas_one_tries_the_canary(tmp_path: Path, tiny_model: 
                 await until_serving(replica, active)
 
 
+@pytest.mark.slow
 async def test_a_replica_waits_for_its_turn_to_swap(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     settings = server_settings(tmp_path / "data", tiny_model, broker)
     async with connect(settings) as client:

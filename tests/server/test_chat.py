@@ -127,6 +127,7 @@ async def test_a_version_that_is_not_served_is_a_failed_precondition(client: Cli
     assert served.candidates[0].text
 
 
+@pytest.mark.slow
 async def test_one_chat_too_many_is_told_when_to_retry(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     async with connect(server_settings(tmp_path, tiny_model, broker, max_in_flight=1)) as client:
         long = chat_pb2.StreamChatRequest(chat=asking(sampling=chat_pb2.Sampling(max_tokens=400)))
@@ -155,6 +156,7 @@ async def test_a_call_that_ends_early_frees_its_rows_within_a_second(client: Cli
     await _freed(client)
 
 
+@pytest.mark.slow
 async def test_the_default_deadline_ends_a_call_without_one(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     async with connect(server_settings(tmp_path, tiny_model, broker, default_deadline_s=0.2)) as client:
         request = asking(sampling=chat_pb2.Sampling(max_tokens=480), candidate_count=8)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from foldback.v1 import chat_pb2, chat_pb2_grpc
 from tests.server.conftest import asking, connect, server_settings
@@ -12,6 +13,7 @@ from tests.server.endless import TICKS, Endless
 from tests.server.vanishing import PATIENCE_S, Relay, long_answer, nothing_left
 
 
+@pytest.mark.slow
 async def test_no_call_fails_when_a_connection_reaches_its_age(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     """The stream that is open finishes on the old connection, and new calls move to a new one."""
     settings = server_settings(tmp_path, tiny_model, broker, max_connection_age_s=1)
@@ -35,6 +37,7 @@ async def test_no_call_fails_when_a_connection_reaches_its_age(tmp_path: Path, t
         assert await streaming == TICKS
 
 
+@pytest.mark.slow
 async def test_a_client_behind_a_pulled_cable_gives_up_its_slot(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     settings = server_settings(tmp_path, tiny_model, broker, keepalive_time_s=1, keepalive_timeout_s=1)
     async with (

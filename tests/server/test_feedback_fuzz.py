@@ -77,6 +77,7 @@ def hostile(dice: random.Random, genuine: TokenSigner) -> bytes:
     return request.SerializeToString()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100)
 async def test_hostile_calls_are_refused_cleanly_and_leave_nothing(tmp_path: Path, tiny_model: Path) -> None:
     async with connect(server_settings(tmp_path, tiny_model, "127.0.0.1:1")) as client:

@@ -161,6 +161,7 @@ async def test_the_status_is_what_the_trainer_said_last(client: Client) -> None:
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consent", [True, False])
 async def test_a_response_is_recorded_and_without_consent_no_content(
     client: Client, consumer: KafkaConsumer, consent: bool

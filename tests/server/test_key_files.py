@@ -48,6 +48,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_rotated_keys_are_taken_without_a_restart(
     tmp_path: Path, tiny_model: Path, broker: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -42,6 +42,7 @@ async def test_promote_returns_when_the_version_is_served(client: Client, publis
     assert (await state_of(client, before)).state == RETIRED
 
 
+@pytest.mark.slow
 async def test_no_stream_fails_and_spans_name_both_versions(client: Client, publisher: Publisher) -> None:
     before, version = client.server.swap.serving_version, publisher.publish()
     request = chat_pb2.StreamChatRequest(
@@ -74,6 +75,7 @@ async def test_rollback_serves_the_version_before(client: Client, publisher: Pub
     assert (await state_of(client, version)).state == policy_pb2.POLICY_STATE_ROLLED_BACK
 
 
+@pytest.mark.slow
 async def test_not_serving_when_even_the_last_good_version_cannot_be_restored(
     tmp_path: Path, tiny_model: Path, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +101,7 @@ async def test_not_serving_when_even_the_last_good_version_cannot_be_restored(
         assert whole.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+@pytest.mark.slow
 async def test_a_registry_of_another_base_model_is_refused_at_start(
     tmp_path: Path, tiny_model: Path, broker: str
 ) -> None:
@@ -110,6 +113,7 @@ async def test_a_registry_of_another_base_model_is_refused_at_start(
             pass
 
 
+@pytest.mark.slow
 async def test_a_restarted_server_serves_what_was_active(tmp_path: Path, tiny_model: Path, broker: str) -> None:
     settings = server_settings(tmp_path / "data", tiny_model, broker)
     async with connect(settings) as client:

@@ -44,6 +44,7 @@ async def test_logprobs_are_of_the_distribution_drawn_from(client: Client, tiny_
         torch.testing.assert_close(torch.tensor(list(rollout.logprobs)), of_tokens(scaled_TV, ids), atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow
 async def test_a_rollout_that_stopped_ends_with_the_end_of_turn_token(client: Client) -> None:
     end = client.server.engine._tokenizer.eos_token_id  # type: ignore[attr-defined]
     responses = [r async for r in client.rollouts.GenerateRollouts(rollouts(8, 8, max_tokens=200, temperature=1.5))]

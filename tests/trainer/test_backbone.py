@@ -37,6 +37,7 @@ def test_frozen_pass_is_the_base_model_sample_by_sample(tiny_model: Path, sample
         assert passed.hidden_TD.shape == (len(sample.response_ids), 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [0.5, 1.0])
 def test_policy_logprobs_do_not_depend_on_padding_neighbours_or_reuse(
     tiny_model: Path, samples: list[Sample], layers: float

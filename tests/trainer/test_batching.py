@@ -1,5 +1,6 @@
 """Rows and micro-batches: every token where it belongs, whatever the samples."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ def test_every_sample_is_in_one_micro_batch_within_the_budget(samples, budget, s
         assert rows == 1 or rows * width <= budget
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(sample_lists(), st.booleans())
 def test_a_token_sees_its_prompt_and_what_came_before_it_in_its_own_response(samples, share):

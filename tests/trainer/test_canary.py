@@ -29,6 +29,7 @@ def most(rate: float, trials: int) -> float:
     return trials * rate + 3.1 * math.sqrt(trials * rate * (1 - rate))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_bad_canary_is_rolled_back_and_a_good_one_stays(name: str) -> None:
     # Where ratings come fast, the watch is decided long before its end.
@@ -39,6 +40,7 @@ def test_a_bad_canary_is_rolled_back_and_a_good_one_stays(name: str) -> None:
     assert sum(outcome.stays for outcome in good) >= 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_worse_by_the_margin_is_found_as_good_at_the_stated_rate_at_most(share: float) -> None:
     settings = CanarySettings(undecided="roll_back", max_wait_s=400, watch_s=0)
@@ -51,6 +53,7 @@ def test_worse_by_the_margin_is_found_as_good_at_the_stated_rate_at_most(share: 
     assert verdicts[Verdict.ROLLED_BACK] >= TRIALS / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_as_good_is_found_worse_at_the_stated_rate_at_most(share: float) -> None:
     settings = CanarySettings(undecided="roll_back", max_wait_s=400, watch_s=0)

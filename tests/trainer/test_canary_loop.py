@@ -48,6 +48,7 @@ def world(tmp_path: Path, tiny_model: Path, rated: Path) -> World:
     return World(shutil.copytree(rated, tmp_path, dirs_exist_ok=True), tiny_model, ON_TRIAL)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_canary_and_the_next_candidate_waits_for_the_users(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_training_goes_on_from_the_canary_and_the_next_candidate_waits_for_the_u
     assert [world.registry.manifest(version).parent for version in following] == [canary]
 
 
+@pytest.mark.slow
 def test_a_disliked_canary_takes_the_trainer_back_with_it(world: World) -> None:
     trainer = world.trainer()
     trainer.turn()
@@ -98,6 +100,7 @@ def test_a_disliked_canary_takes_the_trainer_back_with_it(world: World) -> None:
     assert len(learned.read_text().split()) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["operator", "server"])
 def test_whoever_ends_the_trial_is_followed(world: World, who: str) -> None:
     trainer = world.trainer()
@@ -114,6 +117,7 @@ def test_whoever_ends_the_trial_is_followed(world: World, who: str) -> None:
     assert same(policy(trainer), active)
 
 
+@pytest.mark.slow
 def test_an_operator_who_promotes_the_canary_is_followed(world: World) -> None:
     trainer = world.trainer()
     canary = until_canary(trainer)
@@ -125,6 +129,7 @@ def test_an_operator_who_promotes_the_canary_is_followed(world: World) -> None:
     assert world.store.funnel()["learned"] == 100
 
 
+@pytest.mark.slow
 def test_an_operators_rollback_between_gate_and_trial_stands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = world.trainer()
     first = until_canary(trainer)
@@ -150,6 +155,7 @@ def test_an_operators_rollback_between_gate_and_trial_stands(world: World, monke
     assert trainer.progress.version == world.base
 
 
+@pytest.mark.slow
 def test_the_checkpoints_of_canary_and_active_version_are_kept(world: World) -> None:
     trainer = world.trainer()
     until_canary(trainer)

@@ -56,6 +56,7 @@ def first_feature(evaluation: Evaluation) -> torch.Tensor:
     return evaluation.features_PF[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "step", "hacked"),
     [

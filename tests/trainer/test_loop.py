@@ -117,6 +117,7 @@ def test_users_rankings_become_versions_that_please_them_more(world: World) -> N
     assert trainer.progress.iteration == 20
 
 
+@pytest.mark.slow
 def test_a_pause_is_honoured(world: World) -> None:
     trainer = world.trainer()
     trainer.turn()
@@ -126,6 +127,7 @@ def test_a_pause_is_honoured(world: World) -> None:
     assert trainer.turn() == ""
 
 
+@pytest.mark.slow
 def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: World) -> None:
     trainer = world.trainer(with_gate(max_kl_nats=-1e3))  # a bound that every policy breaks
     trainer.turn()
@@ -137,6 +139,7 @@ def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: Wor
     assert all(map(torch.equal, active, policy(trainer)))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> None:
     trainer = world.trainer(with_gate(min_entropy_nats=100.0))
     trainer.turn()
@@ -151,6 +154,7 @@ def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> Non
     assert world.store.funnel()["learned"] == 0
 
 
+@pytest.mark.slow
 def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
     trainer = world.trainer()
     turns(trainer, until_version=True)
@@ -174,6 +178,7 @@ def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
     assert all(map(torch.equal, policy(trainer), policy(fresh)))
 
 
+@pytest.mark.slow
 def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_without_demonstrations_or_weight_nothing_is_imitated(tiny_model: Path, 
     assert all(map(torch.equal, before, imitator.policy.parameters()))
 
 
+@pytest.mark.slow
 def test_entropy_bonus_broadens_a_policy_that_has_nothing_else_to_learn(tiny_model: Path) -> None:
     imitator = Imitator(tiny_model, entropy_coefficient=1.0)
     asked: list[tuple[int, ...]] = [(5, 6, 7)] * 32 + [(30, 31)] * 32

@@ -56,6 +56,7 @@ def score(sample: Sample) -> float:
     return 6 * (sum(token < 128 for token in ids) / len(ids) - 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["gae", "rloo"])
 def test_the_policy_comes_to_do_what_is_rewarded(tiny_model: Path, estimator: str):
     trainee = Trainee(tiny_model, estimator=estimator, learning_rate=1e-2, epochs=1, minibatches=2)
@@ -147,6 +148,7 @@ def test_tokens_of_the_current_version_stand_on_the_engines_logprobs(tiny_model:
     assert figures.kl == pytest.approx(-0.1 * figures.length, rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nats", "weight"), [(0.1, np.exp(0.1)), (-0.1, np.exp(-0.1)), (1.5, 2.0)])
 def test_other_tokens_are_recomputed_and_weighted(tiny_model: Path, nats: float, weight: float):
     trainee = Trainee(tiny_model, epochs=1, minibatches=1, importance_cap=2.0)

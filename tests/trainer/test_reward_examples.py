@@ -165,6 +165,7 @@ def test_an_answer_is_featurised_once_while_the_cache_holds_it(trunk: Trunk) -> 
     assert trunk.seen == samples[1:2]
 
 
+@pytest.mark.slow
 def test_cross_validation_scores_every_conversation_by_heads_that_did_not_see_it() -> None:
     learned = cross_validate(rankings(taste(0), 100, seed=0), RewardSettings(), folds=5)
     assert learned.pairs == 600

@@ -14,6 +14,7 @@ from trainer.reward.replay import Replay
 from trainer.statefile import load_state, save_state
 
 
+@pytest.mark.slow
 def test_learns_a_taste_from_noisy_rankings_in_instalments() -> None:
     taste_F = taste(0)
     examples = rankings(taste_F, 200, seed=0, noise=0.1)
@@ -42,6 +43,7 @@ def test_unlearned_members_disagree_and_their_mean_is_indifferent() -> None:
     assert std_B.min() > 0
 
 
+@pytest.mark.slow
 def test_members_disagree_more_off_the_distribution() -> None:
     """Features 0 … 12 never vary in what was judged; answers that vary in them are news to the model."""
     examples = rankings(taste(0), 100, seed=0)
@@ -58,6 +60,7 @@ def test_members_disagree_more_off_the_distribution() -> None:
     assert far_B.median() > 2 * familiar_B.median()
 
 
+@pytest.mark.slow
 def test_members_come_to_agree_as_judgements_come_in() -> None:
     features_BF = normal(300, seed=1)
     spread = []
@@ -68,6 +71,7 @@ def test_members_come_to_agree_as_judgements_come_in() -> None:
     assert spread[1] < 0.6 * spread[0]
 
 
+@pytest.mark.slow
 def test_reference_samples_score_zero_plus_minus_one_now_and_after_updates() -> None:
     examples = rankings(taste(0), 80, seed=0)
     reference_BF = 2 * normal(256, seed=1) + 1
@@ -97,6 +101,7 @@ def test_reward_is_conservative_and_saturates() -> None:
     assert reward_B.max() < settings.bound
 
 
+@pytest.mark.slow
 def test_length_earns_what_raters_show_for_it_and_no_more_beyond_what_they_saw() -> None:
     """Length is the last feature, and the easiest to drive."""
     steps_BF = torch.zeros(41, FEATURES)
@@ -117,6 +122,7 @@ def test_length_earns_what_raters_show_for_it_and_no_more_beyond_what_they_saw()
     assert gains[0] < 0.3 < 1.0 < gains[1], "deviations of the reference's samples"
 
 
+@pytest.mark.slow
 def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
     """300 judgements of the opposite taste would spoil what the held-out conversations still hold to."""
     taste_F = taste(0)
@@ -128,6 +134,7 @@ def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
     torch.testing.assert_close(model.score(features_BF)[0], before_B)
 
 
+@pytest.mark.slow
 def test_how_much_words_say_is_what_predicts_best_and_is_kept(tmp_path: Path) -> None:
     """Of two worlds, one judges by words and one by all but them: each gets the scale that suits it."""
     settings = RewardSettings(words_scales=((0.6, 1.0), (0.02, 1.0)), meaning_scale=0.6, closing_scale=0.6)
@@ -150,6 +157,7 @@ def test_how_much_words_say_is_what_predicts_best_and_is_kept(tmp_path: Path) ->
         assert torch.equal(model.score(normal(20, seed=3))[0], resumed.score(normal(20, seed=3))[0])
 
 
+@pytest.mark.slow
 def test_state_survives_a_checkpoint(tmp_path: Path) -> None:
     examples = rankings(taste(0), 60, seed=0, noise=0.1)
     model = model_of(examples[:40])

@@ -1,5 +1,6 @@
 """No rater shouts."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,7 @@ def test_annotators_count_in_full_and_leave_the_others_as_they_are() -> None:
     assert together == rater_weights(users, floor=32, ratio=3) + [1.0] * 500
 
 
+@pytest.mark.slow
 def test_the_model_follows_ten_raters_and_not_the_loud_one() -> None:
     theirs, loud = taste(1), taste(2)
     examples = [e for i in range(10) for e in rankings(theirs, 10, seed=i, rater=f"quiet-{i}")]

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 
+import pytest
 import torch
 
 from settings.reward import RewardSettings
@@ -11,6 +12,7 @@ from tests.trainer.reward_tastes import FEATURES, correlation, example, model_of
 from trainer.reward import RewardExample, RewardModel
 
 
+@pytest.mark.slow
 def test_no_taste_is_not_ready() -> None:
     """Rankings drawn at random: over eight sets of them chance alone may look ready once or twice."""
     ready = 0
@@ -37,6 +39,7 @@ def thumbs(taste_F: torch.Tensor, count: int, *, seed: int, chance: bool = False
     ]
 
 
+@pytest.mark.slow
 def test_thumbs_alone_are_enough_to_become_ready() -> None:
     """Many an application asks for nothing else."""
     model = model_of(thumbs(taste(0), 200, seed=0))

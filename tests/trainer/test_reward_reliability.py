@@ -40,6 +40,7 @@ def agreement(examples: list[RewardExample], taste_F: Tensor, settings: RewardSe
     return correlation(heads.scores(fresh_BF).mean(dim=1), fresh_BF @ taste_F)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", [1, 4])
 @pytest.mark.parametrize("seed", range(2))
 def test_hostile_raters_move_what_is_learned_no_more_than_noise(hostile: int, seed: int) -> None:
@@ -81,6 +82,7 @@ def test_a_rater_with_one_judgement_keeps_most_of_their_weight_whatever_it_says(
     assert reliability(crowd(taste_F, 12, 10, seed=4) + once, SETTINGS, seed=0)["once"] > 0.6
 
 
+@pytest.mark.slow
 def test_a_harsh_rater_is_no_liar() -> None:
     taste_F = taste(8)
     generator = torch.Generator().manual_seed(1)
@@ -112,6 +114,7 @@ def test_annotators_are_believed_and_help_to_tell() -> None:
     assert "team" not in reliability(team + users, SETTINGS, seed=0)
 
 
+@pytest.mark.slow
 def test_the_reward_model_itself_withstands_them() -> None:
     taste_F = taste(3)
     honest, liars = crowd(taste_F, 15, 8, seed=11), inverted(crowd(taste_F, 4, 30, seed=12, name="liar"))

@@ -57,6 +57,7 @@ def test_accuracy_is_a_share_of_pairs_and_of_each_source() -> None:
     )
 
 
+@pytest.mark.slow
 def test_calibration_error_vanishes_where_answers_win_as_often_as_predicted() -> None:
     generator = torch.Generator().manual_seed(0)
     margins = 3 * torch.randn(2000, generator=generator)

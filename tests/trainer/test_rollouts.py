@@ -111,12 +111,14 @@ def test_a_replica_that_serves_another_version_gives_what_it_serves(monkeypatch:
     assert [request.policy_version for request in fleet.requests] == [CANARY, ""]
 
 
+@pytest.mark.slow
 def test_a_stream_that_breaks_is_asked_for_again_as_a_whole() -> None:
     fleet = Fleet(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
     assert len(sampled(fleet)) == 4
     assert len(fleet.requests) == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_later_is_waited_for() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

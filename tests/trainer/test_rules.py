@@ -27,6 +27,7 @@ EVERY_KIND = (
     rule("patterns", forbidden=[r"\d"], required=["^[A-Z]"]),
     *(rule("format", format=name) for name in ("json", "sentence", "plain")),
     *(rule("script", script=name) for name in ("latin", "kana")),
+    rule("letters"),
     rule("repetition", words=2),
     rule("refusal"),
     rule("echo", words=3),
@@ -126,6 +127,23 @@ def test_formats(name: str, kept: list[str], broken: list[str]) -> None:
 )
 def test_script_share(script: str, answer: str, expected: float) -> None:
     assert score(rule("script", script=script), "", answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("", 1.0),
+        ("To boil an egg:\n1. Boil water.\n2. Wait.", 1.0),
+        ("1. 1. 1. 2. 3. 4. 5.", 0.0),
+        ("- - -", 0.0),
+        ("a1b2c3", 1.0),
+        ("a 1 2 3", 1 / 2),
+        ("สวัสดี", 1.0),
+        ("नमस्ते", 1.0),
+    ],
+)
+def test_letters(answer: str, expected: float) -> None:
+    assert score(rule("letters", least=0.5), "", answer) == expected
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ def constitution(most: int) -> Constitution:
     return Constitution.model_validate({"rules": [rule]})
 
 
+@pytest.mark.slow
 def test_a_rule_is_in_the_reward_in_the_metrics_and_in_the_manifest(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import re
 from functools import singledispatch
 
 from settings import rules
-from trainer.rules.text import in_script, runs, words
+from trainer.rules.text import in_script, is_letter, runs, words
 
 _SCRIPTS = {
     "latin": ("LATIN",),
@@ -79,6 +79,12 @@ def _script(rule: rules.ScriptRule, context: str, answer: str) -> float:
     if not letters:
         return 1.0
     return sum(in_script(letter, _SCRIPTS[rule.script]) for letter in letters) / len(letters)
+
+
+@score.register
+def _letters(rule: rules.LettersRule, context: str, answer: str) -> float:
+    seen = [character for character in answer if not character.isspace()]
+    return min(1.0, sum(map(is_letter, seen)) / len(seen) / rule.least) if seen else 1.0
 
 
 @score.register

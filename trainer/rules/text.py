@@ -17,6 +17,11 @@ def runs(of: Sequence[str], length: int) -> list[tuple[str, ...]]:
     return [tuple(of[start : start + length]) for start in range(len(of) - length + 1)]
 
 
+def is_letter(character: str) -> bool:
+    """A letter, or a mark that belongs to one, as Thai and Devanagari write their vowels."""
+    return unicodedata.category(character)[0] in "LM"
+
+
 def in_script(letter: str, names: tuple[str, ...]) -> bool:
     """Whether the letter's Unicode name begins with one of `names`, such as CYRILLIC."""
     return unicodedata.name(letter, "").startswith(names)
