@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from google.protobuf.message import Message
-
 from feedback.batching import BatchWorker, Settlements
-from feedback.event import Durability, Event, Position, build_event
+from feedback.event import Durability, Event, Position
 from feedback.link import Link
 from feedback.producer import TOO_LARGE, Producer
 from feedback.receipts import Receipts
@@ -103,31 +101,23 @@ class EventLog:
             self._receipts.add(accepted)
         return outcomes
 
-    def emit_soon(
-        self,
-        topic: str,
-        key: str,
-        value: Message,
-        *,
-        event_id: str,
-        type: str,
-        tenant: str,
-    ) -> None:
-        """One event, not waited for, as it must not hold up an answer: never raises; a loss is counted and logged."""
+    def emit_soon(self, events: Sequence[Event]) -> None:
+        """Not waited for, as they must not hold up an answer: never raises; a loss is counted and logged."""
+        task = asyncio.get_running_loop().create_task(self._emit(events))
+        ids = [event.id for event in events]
+        self._soon |= dict.fromkeys(ids, task)
+        task.add_done_callback(lambda _: [self._soon.pop(event_id, None) for event_id in ids])
 
-        async def emit() -> None:
-            try:
-                event = build_event(topic, key, value, event_id=event_id, type=type, tenant=tenant)
-                [outcome] = await self._make_durable([event], _SOON_PATIENCE_S if self._spool else None)
-                if isinstance(outcome, BaseException):
-                    raise outcome
-            except Exception as error:
-                self._lost[type_name(error)] += 1
-                log.error("event %s for %s is lost: %s", event_id, topic, error)
-
-        task = asyncio.get_running_loop().create_task(emit())
-        self._soon[event_id] = task
-        task.add_done_callback(lambda _: self._soon.pop(event_id, None))
+    async def _emit(self, events: Sequence[Event]) -> None:
+        outcomes: Sequence[Durability | BaseException]
+        try:
+            outcomes = await self._make_durable(events, _SOON_PATIENCE_S if self._spool else None)
+        except Exception as error:
+            outcomes = [error] * len(events)
+        for event, outcome in zip(events, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                self._lost[type_name(outcome)] += 1
+                log.error("event %s for %s is lost: %s", event.id, event.topic, outcome)
 
     async def settled(self, event_ids: Iterable[str]) -> None:
         """Wait until those of `event_ids` that `emit_soon` took here are durable, or given up."""

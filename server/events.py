@@ -5,7 +5,9 @@ import hashlib
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from feedback.event import Event, build_event
 from feedback.eventlog import EventLog
 from feedback.topics import POLICIES, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2
@@ -74,7 +76,7 @@ def sampling_as_applied(sampling: Sampling) -> chat_pb2.Sampling:
 
 
 class ResponseLog:
-    """Sends response events on their way, a few at a time: handing over one by one costs twice the CPU.
+    """Sends response events on their way together: handing over one by one costs twice the CPU.
 
     Feedback is accepted after the answer it is about is durable, so no crash keeps the one without the other. An answer
     that is cut off with its server has no record; what is said of it through another server waits, in sight, and is
@@ -85,7 +87,7 @@ class ResponseLog:
         self._log = log
         self._open: dict[str, asyncio.Future[None]] = {}
         """Answers that are being given."""
-        self._gathered: dict[str, Callable[[], None]] = {}
+        self._gathered: dict[str, Callable[[], Event]] = {}
         self._flush_time = 0.0
 
     def begin(self, response_id: str) -> None:
@@ -99,11 +101,11 @@ class ResponseLog:
         prompt_token_ids: Sequence[int],
         candidates: Sequence[CandidateLog],
     ) -> None:
-        """Complete `header` and send it. Without consent no text, token or logprob leaves the server."""
+        """What was said is complete: send it, with others that end about now."""
         if not self._gathered:
             loop = asyncio.get_running_loop()
             loop.call_at(max(self._flush_time + LINGER_S, loop.time()), self.flush)
-        self._gathered[header.response_id] = lambda: self._send(header, request, prompt_token_ids, candidates)
+        self._gathered[header.response_id] = partial(_response_event, header, request, prompt_token_ids, candidates)
         if (begun := self._open.pop(header.response_id, None)) is not None:
             begun.set_result(None)
 
@@ -122,33 +124,34 @@ class ResponseLog:
         """Hand over what is gathered; before the log stops, or its last answers are missing."""
         self._flush_time = asyncio.get_running_loop().time()
         gathered, self._gathered = self._gathered, {}
-        for send in gathered.values():
-            send()
+        if gathered:
+            self._log.emit_soon([event() for event in gathered.values()])
 
-    def _send(
-        self,
-        header: events_pb2.ResponseRecorded,
-        request: chat_pb2.CreateChatRequest,
-        prompt_token_ids: Sequence[int],
-        candidates: Sequence[CandidateLog],
-    ) -> None:
-        consent = request.training_consent
-        if consent:
-            header.messages.extend(request.messages)
-            header.prompt_token_ids.extend(prompt_token_ids)
-        header.candidates.extend(candidate.to_record(consent) for candidate in candidates)
-        self._log.emit_soon(
-            RESPONSES,
-            header.conversation_id,
-            header,
-            event_id=header.response_id,
-            type="foldback.v1.ResponseRecorded",
-            tenant=header.tenant,
-        )
+
+def _response_event(
+    header: events_pb2.ResponseRecorded,
+    request: chat_pb2.CreateChatRequest,
+    prompt_token_ids: Sequence[int],
+    candidates: Sequence[CandidateLog],
+) -> Event:
+    """Completes `header`; without consent no text, token or logprob leaves the server."""
+    consent = request.training_consent
+    if consent:
+        header.messages.extend(request.messages)
+        header.prompt_token_ids.extend(prompt_token_ids)
+    header.candidates.extend(candidate.to_record(consent) for candidate in candidates)
+    return build_event(
+        RESPONSES,
+        header.conversation_id,
+        header,
+        event_id=header.response_id,
+        type="foldback.v1.ResponseRecorded",
+        tenant=header.tenant,
+    )
 
 
 def record_transition(log: EventLog, transition: Transition, tenant: str) -> None:
-    log.emit_soon(
+    event = build_event(
         POLICIES,
         transition.version,
         transition_message(transition),
@@ -157,3 +160,4 @@ def record_transition(log: EventLog, transition: Transition, tenant: str) -> Non
         type="foldback.v1.PolicyTransition",
         tenant=tenant,
     )
+    log.emit_soon([event])

@@ -5,6 +5,7 @@ import threading
 import uuid
 from pathlib import Path
 
+from feedback.event import build_event
 from feedback.eventlog import EventLog
 from feedback.topics import POLICIES
 from registry import Registry, Transition
@@ -40,7 +41,7 @@ class Announcer:
         registry.listen(tell)
 
     def _emit(self, transition: Transition) -> None:
-        self._log.emit_soon(
+        event = build_event(
             POLICIES,
             transition.version,
             transition_message(transition),
@@ -49,3 +50,4 @@ class Announcer:
             type="foldback.v1.PolicyTransition",
             tenant="",
         )
+        self._log.emit_soon([event])

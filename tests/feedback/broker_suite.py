@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from feedback.connection import admin_client, read_cluster_id
-from feedback.event import build_event
+from feedback.event import Event, build_event
 from feedback.eventlog import Durability, EventLog
 from feedback.join import RESPONSE_TYPE
 from feedback.joiner import Joiner
@@ -46,18 +46,19 @@ def joining(settings: FeedbackSettings, store: PreferenceStore) -> Iterator[Join
         thread.join()
 
 
-async def emit_response(log: EventLog, response: events_pb2.ResponseRecorded) -> Durability:
-    return await emit(
-        log,
-        build_event(
-            RESPONSES,
-            response.conversation_id,
-            response,
-            event_id=response.response_id,
-            type=RESPONSE_TYPE,
-            tenant=response.tenant,
-        ),
+def response_event(response: events_pb2.ResponseRecorded) -> Event:
+    return build_event(
+        RESPONSES,
+        response.conversation_id,
+        response,
+        event_id=response.response_id,
+        type=RESPONSE_TYPE,
+        tenant=response.tenant,
     )
+
+
+async def emit_response(log: EventLog, response: events_pb2.ResponseRecorded) -> Durability:
+    return await emit(log, response_event(response))
 
 
 async def emit_feedback(log: EventLog, record: events_pb2.FeedbackRecorded) -> Durability:

@@ -15,12 +15,11 @@ from feedback.consumer import open_consumer
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker, _accepts
 from feedback.event import build_event
 from feedback.eventlog import Durability, EventLog, EventTooLarge, LogUnavailable, SpoolFull
-from feedback.join import RESPONSE_TYPE
 from feedback.store import PreferenceStore
 from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import feedback_pb2
 from settings.feedback import FeedbackSettings
-from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
+from tests.feedback.broker_suite import emit_feedback, emit_response, joining, response_event, until
 from tests.feedback.events import emit, make_feedback, make_response
 
 RESPONSE = make_response("r")
@@ -115,7 +114,7 @@ async def test_a_restarted_embedded_broker_loses_nothing_unread(own_broker: Embe
 async def test_a_new_process_takes_the_spool_over(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
     first = EventLog(settings_for(own_broker), tmp_path / "spool")
     await first.start()
-    first.emit_soon(RESPONSES, "c", RESPONSE, event_id="r", type=RESPONSE_TYPE, tenant="acme")
+    first.emit_soon([response_event(RESPONSE)])
     await first.stop()
     own_broker.start()
     second = EventLog(settings_for(own_broker), tmp_path / "spool")
@@ -134,15 +133,15 @@ async def test_a_hanging_broker_holds_no_response_back_from_the_disk(
     assert await emit_feedback(log, make_feedback("f", [RESPONSE])) is Durability.BROKER
     assert own_broker._process is not None
     os.kill(own_broker._process.pid, signal.SIGSTOP)
-    log.emit_soon(RESPONSES, "c", RESPONSE, event_id="r", type=RESPONSE_TYPE, tenant="acme")
-    await asyncio.wait_for(log.settled(["r", "unknown"]), 5.0)
+    log.emit_soon([response_event(RESPONSE), response_event(make_response("s"))])
+    await asyncio.wait_for(log.settled(["r", "s", "unknown"]), 5.0)
     state = log.state().spool
     assert state is not None
-    assert state.unsent == 1
+    assert state.unsent == 2
     assert log.state().lost == {}
     os.kill(own_broker._process.pid, signal.SIGCONT)
     await asyncio.to_thread(until, lambda: log.state().spool.unsent == 0, 10.0)  # type: ignore[union-attr]
-    assert set(await asyncio.to_thread(read_ids, settings_for(own_broker), RESPONSES, 1)) == {"r"}
+    assert set(await asyncio.to_thread(read_ids, settings_for(own_broker), RESPONSES, 2)) == {"r", "s"}
     await log.stop()
 
 
@@ -154,7 +153,7 @@ async def test_a_full_spool_refuses(own_broker: EmbeddedBroker, tmp_path: Path) 
         await emit_feedback(log, make_feedback(f"f{number}", [RESPONSE], comment=text))
     with pytest.raises(SpoolFull):
         await emit_feedback(log, make_feedback("f2", [RESPONSE], comment=text))
-    log.emit_soon(RESPONSES, "c", make_response("r", prompt="x" * 30_000), event_id="r", type="t", tenant="acme")
+    log.emit_soon([response_event(make_response("r", prompt="x" * 30_000))])
     await asyncio.to_thread(until, lambda: log.state().lost == {"SpoolFull": 1}, 5.0)
     await log.stop()
 
