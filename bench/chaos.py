@@ -25,8 +25,8 @@ import grpc
 from harness.processes import ROOT, Leash
 from harness.report import Report, arguments
 
-from console.stack import PortPicker
 from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+from settings.ports import PortPicker
 from tests.tiny_model import make_tiny_model
 
 SERVICES = {

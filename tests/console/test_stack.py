@@ -9,9 +9,10 @@ import pytest
 from console.client import NO_CREDENTIALS
 from console.endpoints import reachable
 from console.errors import CommandError
-from console.stack import accepts, services, serving, settle_ports
+from console.stack import accepts, measured, services, serving, settle_ports
 from console.up import scratch_environment
 from settings import load
+from settings.ports import SAFE
 from tests.console.fake_server import FakeFoldback
 
 
@@ -36,6 +37,7 @@ def test_a_scratch_run_gets_ports_of_its_own() -> None:
     ]
     assert 0 not in ports
     assert len(set(ports)) == 6
+    assert set(ports) < set(SAFE), "others are given to whoever asks for any before our server starts"
 
 
 def test_a_taken_port_is_refused_with_a_way_out() -> None:
@@ -69,6 +71,7 @@ async def test_health_checks_tell_up_from_down() -> None:
     async with FakeFoldback() as fake:
         assert await serving(fake.chat_address, NO_CREDENTIALS)()
         assert await accepts(fake.admin_address)()
+        assert not await measured(f"http://{fake.admin_address}/metrics")(), "somebody is there, but no trainer"
     assert not await serving("127.0.0.1:9", NO_CREDENTIALS)()
     assert not await accepts("127.0.0.1:9")()
 

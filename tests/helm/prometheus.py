@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -15,6 +14,8 @@ from urllib.error import URLError
 
 import pytest
 import yaml
+
+from settings.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 START_S = 30
@@ -51,8 +52,7 @@ class Prometheus:
 @contextmanager
 def prometheus(folder: Path, jobs: dict[str, str], rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
     """A server that scrapes `jobs` (name to address) every second, and evaluates `rules` as often."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        address = f"127.0.0.1:{held.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rule) for rule in rules],

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from console.client import Client
-from console.stack import PortPicker
+from settings.ports import PortPicker
 
 PORTS = (
     *("SERVER__PORT", "SERVER__ADMIN_PORT", "SERVER__METRICS_PORT"),

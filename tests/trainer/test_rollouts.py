@@ -10,6 +10,7 @@ import pytest
 
 from feedback.judgement import Prompt
 from foldback.v1 import chat_pb2, rollout_pb2, rollout_pb2_grpc
+from settings.ports import free_port
 from settings.trainer import TrainerSettings
 from trainer.rollouts import ServedRollouts, Stopped
 from trainer.tokens import Rollout
@@ -120,9 +121,7 @@ def test_a_stream_that_breaks_is_asked_for_again_as_a_whole() -> None:
 
 @pytest.mark.slow
 def test_a_server_that_comes_later_is_waited_for() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     started: list[grpc.Server] = []
     timer = threading.Timer(0.3, lambda: started.append(serve(Fleet(), address)[0]))
     timer.start()
