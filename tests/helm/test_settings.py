@@ -1,5 +1,6 @@
 """The foldback.yaml that pods read is one that the settings accept, and the chart's schema knows the settings."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 import yaml
 
 from scripts.generate_values_schema import OWNED_BY_CHART, SCHEMA, refreshed
-from settings.rules import load_rules
-from tests.helm.chart import VALUES, Load, Object, container, foldback_yaml, merged, named, pod_templates, render
+from settings.rules import Constitution, load_rules
+from tests.helm.chart import CHART, VALUES, Load, Object, container, foldback_yaml, merged, named, pod_templates, render
 
 
 @pytest.mark.parametrize("component", ["server", "trainer", "topics"])
@@ -100,6 +101,14 @@ def test_rules_lie_beside_the_settings_where_the_trainer_looks(load: Load, tmp_p
         for values in ({}, {"rules": rules})
     }
     assert len(checksums) == 2, "the trainer restarts with other rules"
+
+
+def test_the_chart_ships_a_checkout_s_constitution_and_knows_every_kind() -> None:
+    shipped = yaml.safe_load((CHART / "values.yaml").read_text())["rules"]
+    assert shipped == yaml.safe_load((CHART.parents[1] / "rules.yaml").read_text())["rules"]
+    [known] = json.loads(SCHEMA.read_text())["properties"]["rules"]["items"]["properties"]["kind"].values()
+    kinds = Constitution.model_json_schema()["properties"]["rules"]["items"]["discriminator"]["mapping"]
+    assert set(known) == set(kinds)
 
 
 def test_drain_is_the_server_s_own() -> None:
