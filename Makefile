@@ -20,7 +20,7 @@ test: setup lint ## Everything: real broker, real vLLM, the whole loop
 	@scripts/test_tools.sh
 	@$(python) -m pytest
 
-check: lint ## The fast subset (some 5 minutes)
+check: lint ## The fast subset (under 2 minutes)
 	@$(python) -m pytest -m "not slow"
 
 lint: ## Style, types, import rules
