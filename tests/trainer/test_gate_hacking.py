@@ -123,6 +123,8 @@ class Hacker:
             self.policy.save_adapter(self.scratch / name)
             self.active, self.adapter = name, self.scratch / name
             self.gate.promoted(name, evaluation)
+        elif not self.paid_more:  # steps this large may lose the policy; an operator would go back, too
+            self.policy.load_adapter(self.adapter)
         return report.verdict
 
     def looks(self, adapter: Path) -> tuple[float, float]:
@@ -143,17 +145,17 @@ def share_of_one_token(sample: Sample) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 def test_ppo_that_spams_what_is_paid_for_is_stopped(tiny_model: Path, tmp_path: Path, seed: int) -> None:
     hacker = Hacker(tiny_model, tmp_path, share_of_one_token, seed)
-    verdict, iteration = Verdict.UNDECIDED, 0
-    while verdict is not Verdict.FAILED and iteration < 60:
+    stopped, iteration = False, 0
+    while not stopped and iteration < 60:
         hacker.iterate(iteration)
         iteration += 1
         if iteration % 2 == 0:
-            verdict = hacker.pass_gate(iteration)
-    assert verdict is Verdict.FAILED, "PPO hacks this reward sooner or later"
-    assert hacker.paid_more, "refused although it was paid more than the active version"
+            # One that is paid less may be refused, too: that stops nobody.
+            stopped = hacker.pass_gate(iteration) is Verdict.FAILED and hacker.paid_more
+    assert stopped, "PPO hacks this reward sooner or later, and the gate refuses what is paid more"
     distinct, growth = hacker.looks(hacker.adapter)
     # Where it stands when it is stopped hangs on rounding: over eight seeds 0.48 … 1.0 and 0.02 … 0.75.
     assert distinct > 0.35
