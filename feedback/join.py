@@ -19,11 +19,10 @@ from feedback.deadletters import dead_letter, outcome
 from feedback.erasure import erase_feedback, is_erased
 from feedback.record import Record, Unusable, decode
 from feedback.replayed import revive
+from feedback.response import RESPONSE_TYPE
 from feedback.retraction import add_retraction, apply_early_retractions
 from feedback.submission import FEEDBACK_TYPE, check_content
 from foldback.v1 import events_pb2, feedback_pb2
-
-RESPONSE_TYPE = "foldback.v1.ResponseRecorded"
 
 
 def apply_response(db: sqlite3.Connection, record: Record) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from feedback.event import Event, build_event
-from feedback.join import RESPONSE_TYPE
+from feedback.response import response_event
 from feedback.submission import FEEDBACK_TYPE, build_record, feedback_id
-from feedback.topics import FEEDBACK, RESPONSES
+from feedback.topics import FEEDBACK
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 
 POLICY_VERSION = "import:oasst"
@@ -100,15 +100,7 @@ def _response_event(prompt: Node, messages: list[chat_pb2.Message], claims: even
         labels={"source": "oasst", "message_tree_id": claims.conversation_id},
     )
     response.serve_time.FromSeconds(int(PUBLISHED))
-    event = build_event(
-        RESPONSES,
-        claims.conversation_id,
-        response,
-        event_id=claims.response_id,
-        type=RESPONSE_TYPE,
-        tenant=claims.tenant,
-    )
-    return ImportEvent(event, "response")
+    return ImportEvent(response_event(response), "response")
 
 
 def _ranking_event(replies: Sequence[Node], claims: events_pb2.TokenClaims) -> Iterator[ImportEvent]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from feedback.dlq import StoredLetter
 from feedback.erasure import ERASURE_TYPE
 from feedback.event import Event, Position, envelope
-from feedback.join import RESPONSE_TYPE
 from feedback.producer import Producer
 from feedback.record import REPLAY_HEADER
+from feedback.response import RESPONSE_TYPE
 from feedback.submission import FEEDBACK_TYPE
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
 

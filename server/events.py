@@ -9,7 +9,8 @@ from functools import partial
 
 from feedback.event import Event, build_event
 from feedback.eventlog import EventLog
-from feedback.topics import POLICIES, RESPONSES
+from feedback.response import response_event
+from feedback.topics import POLICIES
 from foldback.v1 import chat_pb2, events_pb2
 from registry import Transition
 from registry.message import transition_message
@@ -105,7 +106,7 @@ class ResponseLog:
         if not self._gathered:
             loop = asyncio.get_running_loop()
             loop.call_at(max(self._flush_time + LINGER_S, loop.time()), self.flush)
-        self._gathered[header.response_id] = partial(_response_event, header, request, prompt_token_ids, candidates)
+        self._gathered[header.response_id] = partial(_completed, header, request, prompt_token_ids, candidates)
         if (begun := self._open.pop(header.response_id, None)) is not None:
             begun.set_result(None)
 
@@ -128,7 +129,7 @@ class ResponseLog:
             self._log.emit_soon([event() for event in gathered.values()])
 
 
-def _response_event(
+def _completed(
     header: events_pb2.ResponseRecorded,
     request: chat_pb2.CreateChatRequest,
     prompt_token_ids: Sequence[int],
@@ -140,14 +141,7 @@ def _response_event(
         header.messages.extend(request.messages)
         header.prompt_token_ids.extend(prompt_token_ids)
     header.candidates.extend(candidate.to_record(consent) for candidate in candidates)
-    return build_event(
-        RESPONSES,
-        header.conversation_id,
-        header,
-        event_id=header.response_id,
-        type="foldback.v1.ResponseRecorded",
-        tenant=header.tenant,
-    )
+    return response_event(header)
 
 
 def record_transition(log: EventLog, transition: Transition, tenant: str) -> None:

@@ -12,10 +12,10 @@ from feedback.connection import admin_client, read_cluster_id
 from feedback.consumer import open_consumer
 from feedback.embedded_broker import EmbeddedBroker
 from feedback.event import Event, envelope
-from feedback.join import RESPONSE_TYPE
 from feedback.joiner import Joiner
 from feedback.producer import Producer
 from feedback.record import Record
+from feedback.response import RESPONSE_TYPE
 from feedback.store import PreferenceStore
 from feedback.submission import FEEDBACK_TYPE, build_record
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES, ensure_topics

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from feedback.connection import admin_client, read_cluster_id
-from feedback.event import Event, build_event
+from feedback.event import Event
 from feedback.eventlog import Durability, EventLog
-from feedback.join import RESPONSE_TYPE
 from feedback.joiner import Joiner
 from feedback.outcomes import Outcomes
+from feedback.response import RESPONSE_TYPE, response_event
 from feedback.store import PreferenceStore
 from feedback.submission import FEEDBACK_TYPE, feedback_event
 from feedback.topics import FEEDBACK, RESPONSES, all_topics, ensure_topics, joiner_group
@@ -44,17 +44,6 @@ def joining(settings: FeedbackSettings, store: PreferenceStore) -> Iterator[Join
     finally:
         stop.set()
         thread.join()
-
-
-def response_event(response: events_pb2.ResponseRecorded) -> Event:
-    return build_event(
-        RESPONSES,
-        response.conversation_id,
-        response,
-        event_id=response.response_id,
-        type=RESPONSE_TYPE,
-        tenant=response.tenant,
-    )
 
 
 async def emit_response(log: EventLog, response: events_pb2.ResponseRecorded) -> Durability:
@@ -173,7 +162,7 @@ class BrokerSuite:
         self, settings: FeedbackSettings, store: PreferenceStore
     ) -> None:
         from feedback.dlq import read_letters
-        from feedback.event import Event, envelope
+        from feedback.event import envelope
         from feedback.producer import Producer
 
         response = make_response(str(uuid.uuid4()), conversation_id="poisoned")

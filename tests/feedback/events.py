@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from feedback.erasure import ERASURE_TYPE
 from feedback.event import Durability, Event
 from feedback.eventlog import EventLog
-from feedback.join import RESPONSE_TYPE
 from feedback.record import Record
+from feedback.response import RESPONSE_TYPE
 from feedback.submission import FEEDBACK_TYPE, build_record
 from feedback.topics import ERASURES, FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2

@@ -15,11 +15,12 @@ from feedback.consumer import open_consumer
 from feedback.embedded_broker import BrokerFailed, EmbeddedBroker, _accepts
 from feedback.event import build_event
 from feedback.eventlog import Durability, EventLog, EventTooLarge, LogUnavailable, SpoolFull
+from feedback.response import response_event
 from feedback.store import PreferenceStore
 from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import feedback_pb2
 from settings.feedback import FeedbackSettings
-from tests.feedback.broker_suite import emit_feedback, emit_response, joining, response_event, until
+from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
 from tests.feedback.events import emit, make_feedback, make_response
 
 RESPONSE = make_response("r")
