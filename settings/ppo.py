@@ -45,8 +45,10 @@ class PpoSettings(Section):
 
     discount: float = Field(default=1.0, gt=0, le=1)
     """γ of the returns."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """λ of generalised advantage estimation."""
+    gae_lambda: float = Field(default=1.0, ge=0, le=1)
+    """λ of generalised advantage estimation. The score comes at a response's end: below 1 its first tokens hardly hear
+    of it (0.95⁴⁷ = 0.09) except through the critic, which online has seen little. At 0.95 SmolLM2 learned half as fast.
+    """
     clip: float = Field(default=0.2, gt=0, lt=1)
     """ε: the probability ratio's gain ends at 1 ± ε."""
     dual_clip: float | None = Field(default=None, gt=1)

@@ -12,7 +12,7 @@ def demo(
     persona: Taste = "second_person",
     minutes: Annotated[float, typer.Option(min=0.1, help="The longest it may learn.")] = 15.0,
     full: Annotated[bool, typer.Option("--full", help="Learn to the end even when the targets are met.")] = False,
-    rate: Annotated[float, typer.Option(min=0.001, help="Conversations per second of the simulated users.")] = 0.4,
+    rate: Annotated[float, typer.Option(min=0.001, help="Conversations per second of the simulated users.")] = 0.65,
     users: Annotated[int, typer.Option(min=1, help="Concurrent simulated users.")] = 8,
     candidates: Annotated[int, typer.Option(min=2, max=8, help="Answers to each question.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer.")] = 40,
