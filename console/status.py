@@ -24,6 +24,9 @@ FIGURES = {
     "value_explained_variance": "foldback_value_explained_variance_ratio",
     "versions_published": "foldback_policy_versions_published_total",
 }
+APPLICATIONS = ("ChatService/", "FeedbackService/")
+"""Whose calls are counted. The trainer's are left out: it asks for a new version's rollouts until the server has it,
+which is no failure."""
 OF_PPO = ("ppo_kl_nats", "ppo_entropy_nats", "ppo_clip_ratio", "value_explained_variance")
 
 
@@ -46,7 +49,7 @@ class Report:
     funnel: dict[str, int] = field(default_factory=dict)
     """Events in the preference store by stage."""
     requests: dict[str, int] = field(default_factory=dict)
-    """gRPC calls of this server by status code."""
+    """Calls of applications to this server by status code."""
 
 
 async def gather(settings: Settings) -> Report:
@@ -64,7 +67,7 @@ async def gather(settings: Settings) -> Report:
             report.training_state = training_name(listed.training_state)
             report.versions = dict(Counter(state_name(policy.state) for policy in listed.policies))
     if (served := await scrape(place.server_metrics)) is not None:
-        report.requests = _counts(by_label(served, "foldback_grpc_requests_total", "code"))
+        report.requests = _counts(by_label(_of_applications(served), "foldback_grpc_requests_total", "code"))
     if (learned := await scrape(place.trainer_metrics)) is not None:
         report.trainer_answers = True
         report.trainer = trainer_figures(learned)
@@ -85,6 +88,10 @@ def trainer_figures(samples: Samples) -> dict[str, float]:
         figures["checkpoint_age_s"] = time.time() - checkpoint
     figures |= trial_figures(samples)
     return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
+
+
+def _of_applications(samples: Samples) -> Samples:
+    return {key: value for key, value in samples.items() if dict(key[1]).get("method", "").startswith(APPLICATIONS)}
 
 
 def _counts(values: dict[str, float]) -> dict[str, int]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
+from harness.drawn import rollouts
 from harness.turns import Turn
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import TrainerSettings
 from trainer.learner import Learner
 from trainer.reward import pool
-from trainer.tokens import Rollout
 
 
 def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temperature: float, turn: int) -> int:
@@ -25,21 +25,9 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     samples = [each.sample for each in drawn]
     learner.ppo.mark_published(version)
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
-    distinct = {prompt: group for group, prompt in enumerate(dict.fromkeys(prompts))}
-    rollouts = [
-        Rollout(
-            sample=each.sample,
-            text="",
-            behaviour_logprobs=tuple(each.logprobs_T.tolist()),
-            finish_reason="length",
-            policy_version=(version,) * len(each.sample.response_ids),
-            temperature=temperature,
-            group=distinct[each.sample.prompt_ids],
-        )
-        for each in drawn
-    ]
+    answers = rollouts(drawn, version=version, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
     features_BF = torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
-    learner.ppo.update(rollouts, frozen, learner.reward.reward(features_BF).tolist())
+    learner.ppo.update(answers, frozen, learner.reward.reward(features_BF).tolist())
     return sum(len(sample.response_ids) for sample in samples)
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -36,26 +37,52 @@ foldback_canary_rating_mean_ratio{arm="canary"} 0.75
 foldback_canary_evidence{direction="for"} 3.25
 foldback_canary_evidence{direction="against"} 0.4
 """
+SERVER = """\
+# TYPE foldback_grpc_requests_total counter
+foldback_grpc_requests_total{code="OK",method="ChatService/StreamChat"} 30.0
+foldback_grpc_requests_total{code="OK",method="FeedbackService/SubmitFeedback"} 12.0
+foldback_grpc_requests_total{code="UNAVAILABLE",method="ChatService/CreateChat"} 1.0
+foldback_grpc_requests_total{code="OK",method="RolloutService/GenerateRollouts"} 9.0
+foldback_grpc_requests_total{code="FAILED_PRECONDITION",method="RolloutService/GenerateRollouts"} 5.0
+"""
 
 
-@pytest.fixture
-def trainer_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def serving(text: str) -> Iterator[str]:
+    """The address where `text` is served."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(TRAINER.encode())
+            self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    monkeypatch.setenv("FOLDBACK_CONSOLE__TRAINER_METRICS_URL", f"http://127.0.0.1:{server.server_port}/metrics")
-    yield
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def trainer_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with serving(TRAINER) as url:
+        monkeypatch.setenv("FOLDBACK_CONSOLE__TRAINER_METRICS_URL", url)
+        yield
+
+
+@pytest.mark.usefixtures("fake_server")
+def test_calls_of_the_trainer_are_not_counted_among_those_of_applications(
+    foldback: Foldback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(SERVER) as url:
+        monkeypatch.setenv("FOLDBACK_CONSOLE__SERVER_METRICS_URL", url)
+        assert json.loads(foldback("status", "--json").output)["requests"] == {"OK": 42, "UNAVAILABLE": 1}
+        assert "calls: 42 OK, 1 UNAVAILABLE" in " ".join(foldback("status").output.split())
 
 
 @pytest.mark.usefixtures("fake_server", "trainer_metrics")
