@@ -22,14 +22,14 @@ from trainer.upper_trunk import UpperTrunk
 
 
 class Pool(Protocol):
-    """Makes features of the trunk's states at a response's tokens."""
+    """Makes something (features, mostly) of the trunk's states at a response's tokens."""
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """Which layers' inputs it reads, of a trunk of `depth` layers; 0 is the embeddings' output."""
         ...
 
     def __call__(self, states_BTD: tuple[Tensor, ...], tokens_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
-        """features_BF; states and token ids of what the mask leaves out are anything."""
+        """A row for each response: features_BF, say. States and token ids of what the mask leaves out are anything."""
         ...
 
 
@@ -41,8 +41,8 @@ class FrozenPass:
     """float32, nats: the trunk is the reference policy."""
     hidden_TD: Tensor
     """The final hidden state that predicts each response token: what the value head reads."""
-    features_F: Tensor | None
-    """What `pool` made of the sample; None without it."""
+    pooled: Tensor | None
+    """What `pool` made of the sample: its row, padded as the longest response it was computed with. None without it."""
     lower: tuple[Tensor, Tensor] | None
     """Inputs of the lowest adapted layer at prompt_PD and at response_TD, the same for reference and policy. None where
     every layer is adapted."""
@@ -104,7 +104,7 @@ class Backbone:
 
     @torch.no_grad()
     def frozen(self, samples: Sequence[Sample], *, temperature: float, pool: Pool | None = None) -> list[FrozenPass]:
-        """The reference's logprobs and hidden states, and with `pool` the features, of each sample in order."""
+        """The reference's logprobs and hidden states, and what `pool` makes of them, of each sample in order."""
         passes: dict[int, FrozenPass] = {}
         with self.model.disable_adapter():
             for batch in self.micro_batches(samples):
@@ -215,15 +215,15 @@ class Backbone:
         hidden_ND = final_RSD.flatten(0, 1)[layout.predictor_BT[mask_BT]]
         tokens_N = layout.input_ids_RS.flatten()[layout.token_BT[mask_BT]]
         logprobs_N, _ = token_logprobs(hidden_ND, self._head_VD, tokens_N, temperature)
-        features_BF = None
+        pooled = None
         if pool is not None:
-            features_BF = _pooled([layers[index] for index in pool.layers(self._depth)], layout, pool)
+            pooled = _pooled([layers[index] for index in pool.layers(self._depth)], layout, pool)
         lengths = [len(sample.response_ids) for sample in samples]
         return [
             FrozenPass(
                 reference_logprobs_T=logprobs_T.clone(),
                 hidden_TD=hidden_TD.clone(),
-                features_F=None if features_BF is None else features_BF[b],
+                pooled=None if pooled is None else pooled[b],
                 lower=_lower_of(layers[self._split], layout, b) if self._split else None,
             )
             for b, (logprobs_T, hidden_TD) in enumerate(
@@ -253,7 +253,6 @@ def _inputs(layout: Layout) -> dict[str, Any]:
 
 
 def _pooled(states_RSD: Sequence[Tensor], layout: Layout, pool: Pool) -> Tensor:
-    """[B, F]."""
     states_BTD = tuple(state.flatten(0, 1)[layout.token_BT] for state in states_RSD)
     return pool(states_BTD, layout.input_ids_RS.flatten()[layout.token_BT], layout.mask_BT)
 

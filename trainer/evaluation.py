@@ -60,7 +60,7 @@ def evaluate(
     ]
     evaluation = Evaluation(
         tuple(samples),
-        torch.stack([passed.features_F for passed in frozen if passed.features_F is not None]),
+        torch.stack([passed.pooled for passed in frozen if passed.pooled is not None]),
         fmean(log_ratios),
         torch.cat([each.entropy_T for each in drawn]).mean().item(),
         rules.judge(samples),

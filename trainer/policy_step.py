@@ -14,9 +14,9 @@ from settings.trainer import TrainerSettings
 from trainer import imitation, metrics, prompts
 from trainer.ahead import Ahead
 from trainer.checkpoint import Progress
+from trainer.credit import PrefixRewards, of_prefixes, potentials
 from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
-from trainer.reward.features import pool
 from trainer.rollouts import RolloutSource
 from trainer.tokens import Sample
 
@@ -73,20 +73,20 @@ class PolicyStep:
         state = self._registry.state()
         metrics.show_staleness(rollouts, [*state.history, *([state.canary] if state.canary else [])])
         with metrics.timed("reference"):
+            samples = [rollout.sample for rollout in rollouts]
             frozen = learner.backbone.frozen(
-                [rollout.sample for rollout in rollouts], temperature=settings.temperature, pool=pool
+                samples, temperature=settings.temperature, pool=PrefixRewards(learner.reward.reward)
             )
-            kept = learner.rules.judge([rollout.sample for rollout in rollouts])
-            scores = kept.rewards + learner.reward.reward(
-                torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
-            )
+            prefix_rewards = of_prefixes(samples, frozen)
+            kept = learner.rules.judge(samples)
+            scores = kept.rewards + torch.stack([reward_T[-1] for reward_T in prefix_rewards])
         edits = imitation.demonstrations(
             self._store.judgements(kind="demonstration"), settings, learner.backbone.tokenizer, seed
         )
         bar = max(_WELL_ABOVE_THE_BASE, scores.mean().item())
         liked = imitation.favourites(self._learned(progress), settings, self._reward_of, seed, bar=bar)
         with metrics.timed("ppo"):
-            figures = learner.ppo.update(rollouts, frozen, scores.tolist(), edits, liked)
+            figures = learner.ppo.update(rollouts, frozen, scores.tolist(), potentials(prefix_rewards), edits, liked)
         metrics.show_ppo(figures)
         metrics.show_rules(kept.means)
         log.info(

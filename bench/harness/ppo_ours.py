@@ -14,8 +14,8 @@ from harness.drawn import rollouts
 from harness.turns import Turn
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import TrainerSettings
+from trainer.credit import PrefixRewards, of_prefixes, potentials
 from trainer.learner import Learner
-from trainer.reward import pool
 
 
 def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temperature: float, turn: int) -> int:
@@ -24,10 +24,10 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     drawn = backbone.draw(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
     samples = [each.sample for each in drawn]
     learner.ppo.mark_published(version)
-    frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
+    frozen = backbone.frozen(samples, temperature=temperature, pool=PrefixRewards(learner.reward.reward))
     answers = rollouts(drawn, version=version, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
-    features_BF = torch.stack([passed.features_F for passed in frozen if passed.features_F is not None])
-    learner.ppo.update(answers, frozen, learner.reward.reward(features_BF).tolist())
+    earned = of_prefixes(samples, frozen)
+    learner.ppo.update(answers, frozen, [reward_T[-1].item() for reward_T in earned], potentials(earned))
     return sum(len(sample.response_ids) for sample in samples)
 
 

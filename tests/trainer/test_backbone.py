@@ -114,8 +114,8 @@ def test_pool_reads_layers_at_the_response_tokens(tiny_model: Path, samples: lis
         with torch.no_grad():
             states = base(input_ids=ids, output_hidden_states=True).hidden_states
         expected = torch.cat([states[layer][0, len(sample.prompt_ids) :].sum(0) for layer in layers])
-        torch.testing.assert_close(passed.features_F, expected, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(features_F, passed.features_F)
+        torch.testing.assert_close(passed.pooled, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(features_F, passed.pooled)
 
 
 def test_features_run_no_layer_above_the_last_that_is_read(tiny_model: Path, samples: list[Sample]):

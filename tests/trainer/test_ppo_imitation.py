@@ -63,7 +63,7 @@ class Imitator:
         self.ppo.mark_published("p")
         rollouts = rollouts_of(self.policy, some_samples(), "p", 3)
         frozen = self.policy.frozen([rollout.sample for rollout in rollouts], temperature=1.0)
-        return self.ppo.update(rollouts, frozen, [0.0] * len(rollouts), demonstrations, favourites)
+        return self.ppo.update(rollouts, frozen, [0.0] * len(rollouts), (), demonstrations, favourites)
 
 
 def test_what_is_demonstrated_becomes_likelier(tiny_model: Path) -> None:

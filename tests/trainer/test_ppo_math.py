@@ -104,6 +104,20 @@ def test_reward_is_minus_beta_kl_a_token_and_the_score_at_the_end(rng, lengths, 
     np.testing.assert_allclose(rewards.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_potentials_spread_the_score_and_change_nothing_in_sum(rng, lengths, mask):
+    scores, potentials = rng.normal(size=B), rng.normal(size=(B, T))
+    zeros = np.zeros((B, T))
+    expected = np.zeros((B, T))
+    for b, length in enumerate(lengths):
+        known = [0.0, *potentials[b, : length - 1], scores[b]]
+        expected[b, :length] = np.diff(known)
+
+    rewards = token_rewards(tensor(scores), tensor(zeros), tensor(zeros), tensor(mask), 0.07, tensor(potentials))
+
+    np.testing.assert_allclose(rewards.numpy(), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(rewards.sum(1).numpy(), scores, rtol=1e-12)
+
+
 def test_missing_eos_costs_only_what_was_cut():
     def rollout(finish_reason):
         return Rollout(Sample((1,), (2,)), "", (-1.0,), finish_reason, ("p",), 1.0, 0)

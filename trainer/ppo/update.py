@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from settings.ppo import PpoSettings
 from trainer.backbone import Backbone, FrozenPass
@@ -62,11 +63,13 @@ class Ppo:
         rollouts: Sequence[Rollout],
         frozen: Sequence[FrozenPass],
         scores: Sequence[float],
+        potentials: Sequence[Tensor] = (),
         demonstrations: Sequence[Sample] = (),
         favourites: Sequence[Sample] = (),
     ) -> PpoFigures:
         """Train on `rollouts`, whose responses earned `scores`; `frozen` are their passes at their temperature.
 
+        `potentials` say how much of its score a response had earned after each token, [T]; without, all comes last.
         `demonstrations`, prompts with what should have been said, and `favourites`, with what was said and liked, are
         imitated beside it.
         Versions never marked as published count as old, of unknown age: corrected for, not dropped.
@@ -95,6 +98,7 @@ class Ppo:
             batch.reference_logprobs_BT,
             batch.mask_BT,
             self._kl.coefficient,
+            pad_sequence([potentials[i] for i in kept], batch_first=True) if potentials else None,
         )
         with torch.no_grad():
             values_BT = self._value(batch.hidden_BTD) * batch.mask_BT

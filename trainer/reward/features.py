@@ -44,6 +44,14 @@ class AnswerPool:
         closing_BD = states_BTD[-1][torch.arange(len(last_B), device=last_B.device), last_B].float()
         return torch.cat([*means, closing_BD, _token_counts(tokens_BT, mask_BT).log1p(), length_B1.log()], dim=1)
 
+    def prefixes(self, states_TD: tuple[Tensor, ...], tokens_T: Tensor) -> Tensor:
+        """The same of every prefix of one response, [T, F]: after its first token, its second, … and as a whole."""
+        count_T1 = torch.arange(1, len(tokens_T) + 1, device=tokens_T.device)[:, None]
+        means = [state_TD.float().cumsum(dim=0) / count_T1 for state_TD in states_TD]
+        one_hot_TK = _token_counts(tokens_T[:, None], torch.ones_like(tokens_T[:, None], dtype=torch.float32))
+        words_TK = one_hot_TK.cumsum(dim=0).log1p()
+        return torch.cat([*means, states_TD[-1].float(), words_TK, count_T1.float().log()], dim=1)
+
 
 pool = AnswerPool()
 

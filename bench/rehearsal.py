@@ -1,0 +1,222 @@
+"""What the trainer learns from simulated users, rehearsed: no server, no broker, no gate, a fifth of the time.
+
+Reward model, rules and PPO are the trainer's own, fed as bench/learning.py feeds them: users judge answers of every
+version, the reward model is updated, and some iterations of PPO on rollouts of that version make the next. So settings
+can be compared, from the same questions and users. Each arm is what is shipped with some settings of `trainer` changed:
+`ppo.gae_lambda=0.95`, or several with commas between.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from harness.drawn import rollouts
+from harness.processes import DEFAULT_MODEL, ROOT
+from harness.rehearsal_users import Users
+from harness.report import Report, Row, arguments
+
+from console.personas import PERSONAS, Persona
+from console.personas.prompts import TRAINING
+from console.simulate import Crowd
+from settings.rules import read_rules
+from settings.trainer import TrainerSettings
+from trainer import imitation
+from trainer.credit import PrefixRewards, of_prefixes, potentials
+from trainer.evaluation import Reference, evaluate, perplexity_ratio
+from trainer.learner import Learner
+from trainer.prompts import chat_ids
+from trainer.sampling import Draw
+
+SHIPPED = "as shipped"
+LEAST_DEVIATION = 0.1
+"""Of utility: where the base's answers hardly differ, a deviation would be a trifle."""
+USERS, JUDGED = 8, 48
+"""Conversations that users judge between two versions."""
+
+
+class Rehearsal:
+    """One run: the policy, its users, and how it stands."""
+
+    def __init__(self, persona: Persona, settings: TrainerSettings) -> None:
+        self._persona, self._settings = persona, settings
+        self._learner = Learner.create(DEFAULT_MODEL, settings, read_rules(ROOT / settings.rules_file))
+        self._users = Users(Crowd(persona, users=USERS, seed=settings.seed))
+        self._random = random.Random(settings.seed)
+        self._said: list[Any] = []
+        self._iteration = 0
+
+    def versions(self, count: int) -> Iterator[Row]:
+        """How the base stands, and `count` versions after it."""
+        learner, settings, backbone = self._learner, self._settings, self._learner.backbone
+        probes = [self._ids(question) for question in TRAINING[:: len(TRAINING) // settings.gate.prompts]]
+        limits = {"max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
+        reference = Reference(*evaluate(backbone, probes, learner.rules, seed=settings.seed, **limits))
+        base, deviation = 0.0, 1.0
+        for version in range(count + 1):
+            learner.ppo.mark_published(str(version))
+            asked, drawn = self._answers(version)
+            samples = [each.sample for each in drawn]
+            utilities = [self._persona.utility(self._text(sample.response_ids)) for sample in samples]
+            if version == 0:
+                base, deviation = mean(utilities), max(float(torch.tensor(utilities).std()), LEAST_DEVIATION)
+                learner.reward.calibrate(learner.featuriser.features(reference.evaluation.samples))
+            figures = self._hear(version, asked, drawn)
+            yield {
+                "version": version,
+                "rise σ": (mean(utilities) - base) / deviation,
+                "KL nats": self._kl(drawn),
+                "base perplexity": perplexity_ratio(backbone, reference, settings.temperature),
+                "judgements": len(self._said),
+                "reward accuracy": figures,
+                "example": self._text(drawn[0].sample.response_ids)[:60],
+            }
+            if learner.reward.ready and version < count:
+                self._learn(str(version), drawn)
+
+    def _answers(self, version: int) -> tuple[list[str], list[Draw]]:
+        """Several to each question: first those that are learned from, then those that users judge."""
+        settings = self._settings
+        asked = [
+            question
+            for _ in range(settings.publish_every)
+            for question in self._random.sample(TRAINING, settings.prompts_per_iteration)
+        ]
+        asked += [self._random.choice(TRAINING) for _ in range(JUDGED)]
+        prompts = [self._ids(question) for question in asked for _ in range(settings.samples_per_prompt)]
+        drawn = self._learner.backbone.draw(
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=settings.seed * 1_000_003 + version,
+        )
+        return asked, drawn
+
+    def _hear(self, version: int, asked: Sequence[str], drawn: Sequence[Draw]) -> float:
+        """The reward model learns what users say; its accuracy on held-out judgements."""
+        size = self._settings.samples_per_prompt
+        shown = [
+            (question, [each.sample for each in drawn[index * size : (index + 1) * size]])
+            for index, question in enumerate(asked)
+        ][-JUDGED:]
+        conversations = [
+            (question, samples, [self._text(sample.response_ids) for sample in samples]) for question, samples in shown
+        ]
+        said = list(self._users.judge(str(version), conversations))
+        self._said += said
+        return self._learner.reward.update(self._learner.featuriser.examples(said)).accuracy
+
+    def _learn(self, version: str, drawn: Sequence[Draw]) -> None:
+        learner, settings = self._learner, self._settings
+        size = settings.prompts_per_iteration * settings.samples_per_prompt
+        for first in range(0, settings.publish_every * size, size):
+            part = drawn[first : first + size]
+            samples = [each.sample for each in part]
+            frozen = learner.backbone.frozen(
+                samples, temperature=settings.temperature, pool=PrefixRewards(learner.reward.reward)
+            )
+            earned = of_prefixes(samples, frozen)
+            scores = learner.rules.judge(samples).rewards + torch.stack([reward_T[-1] for reward_T in earned])
+            answers = rollouts(
+                part,
+                version=version,
+                temperature=settings.temperature,
+                eos_token_ids=learner.backbone.eos_token_ids,
+            )
+            self._iteration += 1
+            liked = imitation.favourites(
+                self._said, settings, self._reward, self._iteration, bar=max(1.0, scores.mean().item())
+            )
+            learner.ppo.update(answers, frozen, scores.tolist(), potentials(earned), favourites=liked)
+
+    def _reward(self, samples: Sequence[Any]) -> torch.Tensor:
+        learner = self._learner
+        return learner.rules.judge(samples).rewards + learner.reward.reward(learner.featuriser.features(samples))
+
+    def _kl(self, drawn: Sequence[Draw]) -> float:
+        learned_from = drawn[: -JUDGED * self._settings.samples_per_prompt]
+        frozen = self._learner.backbone.frozen(
+            [each.sample for each in learned_from], temperature=self._settings.temperature
+        )
+        return mean(
+            float((each.logprobs_T - passed.reference_logprobs_T).sum())
+            for each, passed in zip(learned_from, frozen, strict=True)
+        )
+
+    def _ids(self, question: str) -> tuple[int, ...]:
+        return chat_ids(self._learner.backbone.tokenizer, (("user", question),))
+
+    def _text(self, ids: tuple[int, ...]) -> str:
+        return str(self._learner.backbone.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def trainer_settings(arm: str, seed: int) -> TrainerSettings:
+    """As shipped, but for `section.field=value,…`; refused as in a file of settings."""
+    changed: dict[str, Any] = {"seed": seed}
+    for change in arm.split(",") if arm != SHIPPED else ():
+        path, _, value = change.partition("=")
+        *sections, field = path.split(".")
+        place = changed
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[field] = value
+    return TrainerSettings.model_validate(changed)
+
+
+def options() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--personas", nargs="+", choices=PERSONAS, default=list(PERSONAS), metavar="NAME")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="SETTING=VALUE", help="beside what is shipped")
+    parser.add_argument("--only-arms", action="store_true", help="not what is shipped")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    parser.add_argument("--versions", type=int, default=6, metavar="N")
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.personas, chosen.seeds, chosen.versions = chosen.personas[:1], chosen.seeds[:1], min(chosen.versions, 2)
+    return chosen
+
+
+def main() -> None:
+    chosen = options()
+    torch.set_num_threads(chosen.threads)
+    arms = [*([] if chosen.only_arms else [SHIPPED]), *chosen.arms]
+    rows: list[Row] = []
+    for persona in chosen.personas:
+        for seed in chosen.seeds:
+            for arm in arms:
+                for row in Rehearsal(PERSONAS[persona], trainer_settings(arm, seed)).versions(chosen.versions):
+                    rows.append({"persona": persona, "arm": arm, "seed": seed, **row})
+                    print(*(f"{v:.2f}" if isinstance(v, float) else repr(v) for v in rows[-1].values()), flush=True)
+    said = Report("Learning rehearsed: a row a version, by answers drawn from it before it learned on", rows)
+    said.finish(chosen)
+    if chosen.plot:
+        plot(rows, arms, chosen.plot)
+
+
+def plot(rows: list[Row], arms: list[str], path: Path) -> None:
+    """Rise along versions, and against the nats it cost; a line a run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True, dpi=150)
+    runs = list(dict.fromkeys((row["persona"], row["arm"], row["seed"]) for row in rows))
+    for axes, along in zip(panels, ("version", "KL nats"), strict=True):
+        for run in runs:
+            points = [row for row in rows if (row["persona"], row["arm"], row["seed"]) == run]
+            colour = f"C{arms.index(str(run[1]))}"
+            axes.plot([p[along] for p in points], [p["rise σ"] for p in points], ".-", color=colour, label=run[1])
+        axes.set_xlabel(along)
+    panels[0].set_ylabel("rise, σ")
+    labels = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
