@@ -8,7 +8,8 @@ can be compared, from the same questions and users. Each arm is what is shipped 
 
 import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import torch
 from harness.drawn import rollouts
 from harness.processes import DEFAULT_MODEL, ROOT
-from harness.rehearsal_users import Users
+from harness.rehearsal_users import Shown, Users
 from harness.report import Report, Row, arguments
 
 from console.personas import PERSONAS, Persona
 from console.personas.prompts import TRAINING
 from console.simulate import Crowd
+from feedback.judgement import Judgement
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
 from trainer import imitation
@@ -30,6 +32,7 @@ from trainer.evaluation import Reference, evaluate, perplexity_ratio
 from trainer.learner import Learner
 from trainer.prompts import chat_ids
 from trainer.sampling import Draw
+from trainer.tokens import Sample
 
 SHIPPED = "as shipped"
 LEAST_DEVIATION = 0.1
@@ -46,74 +49,74 @@ class Rehearsal:
         self._learner = Learner.create(DEFAULT_MODEL, settings, read_rules(ROOT / settings.rules_file))
         self._users = Users(Crowd(persona, users=USERS, seed=settings.seed))
         self._random = random.Random(settings.seed)
-        self._said: list[Any] = []
+        self._said: list[Judgement] = []
         self._iteration = 0
 
     def versions(self, count: int) -> Iterator[Row]:
         """How the base stands, and `count` versions after it."""
         learner, settings, backbone = self._learner, self._settings, self._learner.backbone
         probes = [self._ids(question) for question in TRAINING[:: len(TRAINING) // settings.gate.prompts]]
-        limits = {"max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
-        reference = Reference(*evaluate(backbone, probes, learner.rules, seed=settings.seed, **limits))
+        reference = Reference(
+            *evaluate(
+                backbone,
+                probes,
+                learner.rules,
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                seed=settings.seed,
+            )
+        )
         base, deviation = 0.0, 1.0
         for version in range(count + 1):
             learner.ppo.mark_published(str(version))
-            asked, drawn = self._answers(version)
-            samples = [each.sample for each in drawn]
-            utilities = [self._persona.utility(self._text(sample.response_ids)) for sample in samples]
+            to_learn_from, shown = self._answers(version)
+            utilities = [self._persona.utility(self._text(each.sample)) for each in to_learn_from]
+            utilities += [self._persona.utility(text) for _, _, texts in shown for text in texts]
             if version == 0:
                 base, deviation = mean(utilities), max(float(torch.tensor(utilities).std()), LEAST_DEVIATION)
                 learner.reward.calibrate(learner.featuriser.features(reference.evaluation.samples))
-            figures = self._hear(version, asked, drawn)
+            said = list(self._users.judge(str(version), shown))
+            self._said += said
+            known = learner.reward.update(learner.featuriser.examples(said))
             yield {
                 "version": version,
                 "rise σ": (mean(utilities) - base) / deviation,
-                "KL nats": self._kl(drawn),
+                "KL nats": self._kl(to_learn_from),
                 "base perplexity": perplexity_ratio(backbone, reference, settings.temperature),
                 "judgements": len(self._said),
-                "reward accuracy": figures,
-                "example": self._text(drawn[0].sample.response_ids)[:60],
+                "reward accuracy": known.accuracy,
+                "example": self._text(to_learn_from[0].sample)[:60],
             }
             if learner.reward.ready and version < count:
-                self._learn(str(version), drawn)
+                self._learn(str(version), to_learn_from)
 
-    def _answers(self, version: int) -> tuple[list[str], list[Draw]]:
-        """Several to each question: first those that are learned from, then those that users judge."""
-        settings = self._settings
+    def _answers(self, version: int) -> tuple[list[Draw], list[Shown]]:
+        """Rollouts of all iterations that make the next version, and what users see meanwhile: several a question."""
+        settings, backbone = self._settings, self._learner.backbone
         asked = [
             question
             for _ in range(settings.publish_every)
             for question in self._random.sample(TRAINING, settings.prompts_per_iteration)
         ]
+        learned_from = len(asked) * settings.samples_per_prompt
         asked += [self._random.choice(TRAINING) for _ in range(JUDGED)]
-        prompts = [self._ids(question) for question in asked for _ in range(settings.samples_per_prompt)]
-        drawn = self._learner.backbone.draw(
-            prompts,
+        drawn = backbone.draw(
+            [self._ids(question) for question in asked for _ in range(settings.samples_per_prompt)],
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             seed=settings.seed * 1_000_003 + version,
         )
-        return asked, drawn
-
-    def _hear(self, version: int, asked: Sequence[str], drawn: Sequence[Draw]) -> float:
-        """The reward model learns what users say; its accuracy on held-out judgements."""
-        size = self._settings.samples_per_prompt
+        seen = [[each.sample for each in group] for group in batched(drawn[learned_from:], settings.samples_per_prompt)]
         shown = [
-            (question, [each.sample for each in drawn[index * size : (index + 1) * size]])
-            for index, question in enumerate(asked)
-        ][-JUDGED:]
-        conversations = [
-            (question, samples, [self._text(sample.response_ids) for sample in samples]) for question, samples in shown
+            (question, samples, [self._text(sample) for sample in samples])
+            for question, samples in zip(asked[-JUDGED:], seen, strict=True)
         ]
-        said = list(self._users.judge(str(version), conversations))
-        self._said += said
-        return self._learner.reward.update(self._learner.featuriser.examples(said)).accuracy
+        return drawn[:learned_from], shown
 
     def _learn(self, version: str, drawn: Sequence[Draw]) -> None:
         learner, settings = self._learner, self._settings
         size = settings.prompts_per_iteration * settings.samples_per_prompt
-        for first in range(0, settings.publish_every * size, size):
-            part = drawn[first : first + size]
+        for part in batched(drawn, size):
             samples = [each.sample for each in part]
             frozen = learner.backbone.frozen(
                 samples, temperature=settings.temperature, pool=PrefixRewards(learner.reward.reward)
@@ -132,25 +135,30 @@ class Rehearsal:
             )
             learner.ppo.update(answers, frozen, scores.tolist(), potentials(earned), favourites=liked)
 
-    def _reward(self, samples: Sequence[Any]) -> torch.Tensor:
+    def _reward(self, samples: Sequence[Sample]) -> torch.Tensor:
         learner = self._learner
         return learner.rules.judge(samples).rewards + learner.reward.reward(learner.featuriser.features(samples))
 
     def _kl(self, drawn: Sequence[Draw]) -> float:
-        learned_from = drawn[: -JUDGED * self._settings.samples_per_prompt]
-        frozen = self._learner.backbone.frozen(
-            [each.sample for each in learned_from], temperature=self._settings.temperature
-        )
+        samples = [each.sample for each in drawn]
+        frozen = self._learner.backbone.frozen(samples, temperature=self._settings.temperature)
         return mean(
             float((each.logprobs_T - passed.reference_logprobs_T).sum())
-            for each, passed in zip(learned_from, frozen, strict=True)
+            for each, passed in zip(drawn, frozen, strict=True)
         )
 
     def _ids(self, question: str) -> tuple[int, ...]:
         return chat_ids(self._learner.backbone.tokenizer, (("user", question),))
 
-    def _text(self, ids: tuple[int, ...]) -> str:
-        return str(self._learner.backbone.tokenizer.decode(ids, skip_special_tokens=True))
+    def _text(self, sample: Sample) -> str:
+        return str(self._learner.backbone.tokenizer.decode(sample.response_ids, skip_special_tokens=True))
+
+
+def batched(draws: Iterable[Draw], size: int) -> Iterator[list[Draw]]:
+    """Runs of `size`; itertools has it from Python 3.12 on."""
+    rest = iter(draws)
+    while run := list(islice(rest, size)):
+        yield run
 
 
 def trainer_settings(arm: str, seed: int) -> TrainerSettings:

@@ -8,6 +8,9 @@ from feedback.judgement import Answer, Judgement
 from foldback.v1.feedback_pb2 import THUMBS_UP, Feedback
 from trainer.tokens import Sample
 
+Shown = tuple[str, list[Sample], list[str]]
+"""A question, its answers, and their texts."""
+
 
 class Users:
     """Judge questions' answers one after the other; the same seed, the same judgements."""
@@ -17,13 +20,13 @@ class Users:
         self._random = Random(crowd.seed)
         self._asked = 0
 
-    def judge(self, version: str, asked: Sequence[tuple[str, Sequence[Sample], Sequence[str]]]) -> Iterator[Judgement]:
-        """What users say of (question, its answers, their texts) by `version`; of some, nothing."""
-        for question, samples, texts in asked:
+    def judge(self, version: str, shown: Sequence[Shown]) -> Iterator[Judgement]:
+        """What users say of answers by `version`; of some, nothing."""
+        for question, samples, texts in shown:
             self._asked += 1
             ids = [f"{self._asked}-{index}" for index in range(len(samples))]
             rater = f"rater-{self._asked % self._crowd.users}"
-            read = simulate.Answers(str(self._asked), version, ids, list(texts))
+            read = simulate.Answers(str(self._asked), version, ids, texts)
             said = simulate.judge(self._crowd, read, rater, self._random)
             if said is not None:
                 answers = [Answer(*each) for each in zip(ids, texts, (s.response_ids for s in samples), strict=True)]
