@@ -31,6 +31,8 @@ class Progress:
     """Sequence of the last judgement that the reward model has taken in."""
     learned_position: int = 0
     """Sequence of the last judgement that an active version has learned from."""
+    heard: int = -1
+    """Iteration at which the reward model was last brought up to date; -1: never."""
     withdrawn: int = 0
     """Judgements retracted or erased, as of the reward model's last update."""
     calibrated_on: int = -1

@@ -135,7 +135,7 @@ class Trainer:
             undecided = self.canary.check(next_is_ready=True)
             if not undecided or self._gate.look_ahead(self.progress, self._anchored_adapter):
                 return ""  # the next turn follows
-        if self._new_judgements() >= self._judgements_needed:
+        if self._new_judgements() >= self._judgements_needed and self._may_listen:
             if not (self._gate_is_due or self._why_not_ppo()):
                 self._policy.look_ahead(self.progress)
             self._learn_reward()
@@ -149,6 +149,11 @@ class Trainer:
         settings = self._settings
         return settings.judgements_per_update if self.progress.judgement_position else settings.judgements_to_start
 
+    @property
+    def _may_listen(self) -> bool:
+        """The reward model and PPO take turns where both could go on: however much people say, the policy improves."""
+        return self._gate_is_due or self.progress.heard != self.progress.iteration or bool(self._why_not_ppo())
+
     def _new_judgements(self) -> int:
         return self._store.judgement_count(self.progress.judgement_position)
 
@@ -156,7 +161,7 @@ class Trainer:
         """One update of the reward model on the judgements that came since the last."""
         with metrics.timed("reward"):
             advanced = self._reward.learn(self.progress)
-        self._save(advanced)
+        self._save(replace(advanced, heard=advanced.iteration))
 
     # Reward → policy
 

@@ -128,6 +128,20 @@ def test_a_pause_is_honoured(world: World) -> None:
 
 
 @pytest.mark.slow
+def test_the_policy_improves_however_much_people_say(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More judgements come during every update of the reward model than ask for the next one."""
+    trainer = world.trainer()
+    monkeypatch.setattr(trainer, "_new_judgements", lambda: 1000)
+    heard = []
+    learn = trainer._reward.learn
+    monkeypatch.setattr(trainer._reward, "learn", lambda progress: heard.append(progress.iteration) or learn(progress))
+    while trainer.progress.iteration < 2:
+        assert trainer.turn() == ""
+        assert len(heard) < 8, "PPO is kept waiting"
+    assert {0, 1} <= set(heard), "and the reward model keeps up"
+
+
+@pytest.mark.slow
 def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: World) -> None:
     trainer = world.trainer(with_gate(max_kl_nats=-1e3))  # a bound that every policy breaks
     trainer.turn()
