@@ -27,9 +27,10 @@ from feedback.judgement import Judgement
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
 from trainer import imitation
-from trainer.credit import PrefixRewards, of_prefixes, potentials
-from trainer.evaluation import Reference, evaluate, perplexity_ratio
+from trainer.credit import of_prefixes, potentials
+from trainer.evaluation import Reference, evaluate, kl_nats, perplexity_ratio
 from trainer.learner import Learner
+from trainer.policy_step import WELL_ABOVE_THE_BASE
 from trainer.prompts import chat_ids
 from trainer.sampling import Draw
 from trainer.tokens import Sample
@@ -118,10 +119,9 @@ class Rehearsal:
         size = settings.prompts_per_iteration * settings.samples_per_prompt
         for part in batched(drawn, size):
             samples = [each.sample for each in part]
-            frozen = learner.backbone.frozen(
-                samples, temperature=settings.temperature, pool=PrefixRewards(learner.reward.reward)
+            frozen, earned = of_prefixes(
+                learner.backbone, samples, learner.reward.reward, temperature=settings.temperature
             )
-            earned = of_prefixes(samples, frozen)
             scores = learner.rules.judge(samples).rewards + torch.stack([reward_T[-1] for reward_T in earned])
             answers = rollouts(
                 part,
@@ -131,21 +131,18 @@ class Rehearsal:
             )
             self._iteration += 1
             liked = imitation.favourites(
-                self._said, settings, self._reward, self._iteration, bar=max(1.0, scores.mean().item())
+                self._said,
+                settings,
+                learner.reward_of,
+                self._iteration,
+                bar=max(WELL_ABOVE_THE_BASE, scores.mean().item()),
             )
             learner.ppo.update(answers, frozen, scores.tolist(), potentials(earned), favourites=liked)
-
-    def _reward(self, samples: Sequence[Sample]) -> torch.Tensor:
-        learner = self._learner
-        return learner.rules.judge(samples).rewards + learner.reward.reward(learner.featuriser.features(samples))
 
     def _kl(self, drawn: Sequence[Draw]) -> float:
         samples = [each.sample for each in drawn]
         frozen = self._learner.backbone.frozen(samples, temperature=self._settings.temperature)
-        return mean(
-            float((each.logprobs_T - passed.reference_logprobs_T).sum())
-            for each, passed in zip(drawn, frozen, strict=True)
-        )
+        return kl_nats(drawn, frozen)
 
     def _ids(self, question: str) -> tuple[int, ...]:
         return chat_ids(self._learner.backbone.tokenizer, (("user", question),))

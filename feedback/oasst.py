@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from feedback.event import Event, build_event
+from feedback.event import Event
 from feedback.response import response_event
-from feedback.submission import FEEDBACK_TYPE, build_record, feedback_id
-from feedback.topics import FEEDBACK
+from feedback.submission import build_record, feedback_event, feedback_id
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2
 
 POLICY_VERSION = "import:oasst"
@@ -133,11 +132,4 @@ def _thumb_events(reply: Node, claims: events_pb2.TokenClaims) -> Iterator[Impor
 
 def _feedback_event(name: str, feedback: feedback_pb2.Feedback, claims: events_pb2.TokenClaims) -> Event:
     record = build_record(feedback_id(claims.tenant, name), claims.tenant, feedback, [claims], now=PUBLISHED)
-    return build_event(
-        FEEDBACK,
-        claims.conversation_id,
-        record,
-        event_id=record.feedback_id,
-        type=FEEDBACK_TYPE,
-        tenant=claims.tenant,
-    )
+    return feedback_event(record)

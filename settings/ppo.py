@@ -28,8 +28,7 @@ class PpoSettings(Section):
     """Tokens, padding included, of one forward pass: bounds memory. A longer prompt group is a pass of its own."""
 
     learning_rate: float = Field(default=5e-4, gt=0)
-    """Adam, for the adapters; constant after the warm-up, as online learning has no end. Twice this learned no faster
-    and left the reference further behind for it."""
+    """Adam, for the adapters; constant after the warm-up, as online learning has no end."""
     warmup_steps: int = Field(default=4, ge=0)
     """Optimiser steps over which the learning rate grows linearly to its value."""
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -12,17 +12,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from trainer.backbone import FrozenPass
+from trainer.backbone import Backbone, FrozenPass
 from trainer.reward.features import pool
 from trainer.tokens import Sample
 
 
-class PrefixRewards:
-    """A `Pool`: the rewards [B, T] of every response's prefixes; what stands past a response's end means nothing.
-
-    Args:
-        reward: of features [B, F].
-    """
+class _PrefixRewards:
+    """A `Pool`: the rewards [B, T] of every response's prefixes; what stands past a response's end means nothing."""
 
     def __init__(self, reward: Callable[[Tensor], Tensor]) -> None:
         self._reward = reward
@@ -40,13 +36,21 @@ class PrefixRewards:
         )
 
 
-def of_prefixes(samples: Sequence[Sample], frozen: Sequence[FrozenPass]) -> list[Tensor]:
-    """rewards_T of each response's prefixes, from passes with `PrefixRewards`."""
-    return [
+def of_prefixes(
+    backbone: Backbone, samples: Sequence[Sample], reward: Callable[[Tensor], Tensor], *, temperature: float
+) -> tuple[list[FrozenPass], list[Tensor]]:
+    """The trunk's passes over `samples`, and rewards_T of each response's prefixes; the last is the response's own.
+
+    Args:
+        reward: of features [B, F].
+    """
+    frozen = backbone.frozen(samples, temperature=temperature, pool=_PrefixRewards(reward))
+    rewards = [
         passed.pooled[: len(sample.response_ids)]
         for sample, passed in zip(samples, frozen, strict=True)
         if passed.pooled is not None
     ]
+    return frozen, rewards
 
 
 def potentials(prefix_rewards: Sequence[Tensor]) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainer.backbone import Backbone, FrozenPass
 from trainer.reward.features import pool
 from trainer.rules import Rules, RuleScores
+from trainer.sampling import Draw
 from trainer.tokens import Sample
 
 
@@ -55,17 +56,21 @@ def evaluate(
     drawn = backbone.draw(list(prompts), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     samples = [each.sample for each in drawn]
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
-    log_ratios = [
-        (each.logprobs_T - passed.reference_logprobs_T).sum().item() for each, passed in zip(drawn, frozen, strict=True)
-    ]
     evaluation = Evaluation(
         tuple(samples),
         torch.stack([passed.pooled for passed in frozen if passed.pooled is not None]),
-        fmean(log_ratios),
+        kl_nats(drawn, frozen),
         torch.cat([each.entropy_T for each in drawn]).mean().item(),
         rules.judge(samples),
     )
     return evaluation, tuple(frozen)
+
+
+def kl_nats(drawn: Sequence[Draw], frozen: Sequence[FrozenPass]) -> float:
+    """`Evaluation.kl_nats` of answers and the trunk's passes over them."""
+    return fmean(
+        (each.logprobs_T - passed.reference_logprobs_T).sum().item() for each, passed in zip(drawn, frozen, strict=True)
+    )
 
 
 @torch.no_grad()

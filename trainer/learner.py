@@ -1,11 +1,13 @@
 """All that is trained, and how it is put on disk and taken back."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from settings.rules import Constitution
 from settings.trainer import TrainerSettings
@@ -16,6 +18,7 @@ from trainer.reward.features import feature_dim, pool
 from trainer.reward.model import RewardModel
 from trainer.rules import Rules
 from trainer.statefile import load_state, save_state
+from trainer.tokens import Sample
 from trainer.value import ValueHead
 
 _POLICY, _VALUE, _PPO, _REWARD = "policy", "value", "ppo", "reward"
@@ -84,6 +87,10 @@ class Learner:
         self.backbone.load_adapter(adapter)
         self.ppo.load_state_dict(copy.deepcopy(self._untrained))
         self.ppo.mark_published(version)
+
+    def reward_of(self, samples: Sequence[Sample]) -> Tensor:
+        """What reward model and rules together say of each, [B]: the score that PPO learns from."""
+        return self.rules.judge(samples).rewards + self.reward.reward(self.featuriser.features(samples))
 
     def _load_policy(self, directory: Path, ppo: dict[str, Any]) -> None:
         self.backbone.load_adapter(directory / _POLICY)

@@ -135,12 +135,16 @@ class Trainer:
             undecided = self.canary.check(next_is_ready=True)
             if not undecided or self._gate.look_ahead(self.progress, self._anchored_adapter):
                 return ""  # the next turn follows
-        if self._new_judgements() >= self._judgements_needed and self._may_listen:
-            if not (self._gate_is_due or self._why_not_ppo()):
+        held_up = undecided or self._why_not_ppo()
+        # In turns where both could go on: however much people say, the policy improves.
+        if self._new_judgements() >= self._judgements_needed and (
+            held_up or self.progress.heard != self.progress.iteration
+        ):
+            if not held_up:
                 self._policy.look_ahead(self.progress)
             self._learn_reward()
             return ""
-        return undecided or self._why_not_ppo() or self._improve_policy()
+        return held_up or self._improve_policy()
 
     # Feedback → reward model
 
@@ -148,11 +152,6 @@ class Trainer:
     def _judgements_needed(self) -> int:
         settings = self._settings
         return settings.judgements_per_update if self.progress.judgement_position else settings.judgements_to_start
-
-    @property
-    def _may_listen(self) -> bool:
-        """The reward model and PPO take turns where both could go on: however much people say, the policy improves."""
-        return self._gate_is_due or self.progress.heard != self.progress.iteration or bool(self._why_not_ppo())
 
     def _new_judgements(self) -> int:
         return self._store.judgement_count(self.progress.judgement_position)

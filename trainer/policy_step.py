@@ -1,11 +1,9 @@
 """Reward → policy: one iteration of PPO on answers of the serving fleet."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from feedback.judgement import Judgement
 from feedback.store import PreferenceStore
@@ -14,17 +12,16 @@ from settings.trainer import TrainerSettings
 from trainer import imitation, metrics, prompts
 from trainer.ahead import Ahead
 from trainer.checkpoint import Progress
-from trainer.credit import PrefixRewards, of_prefixes, potentials
+from trainer.credit import of_prefixes, potentials
 from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
 from trainer.rollouts import RolloutSource
-from trainer.tokens import Sample
 
 log = logging.getLogger("trainer")
 
 _FAVOURITES_AMONG = 512
 """Latest judgements that favourites are looked for in: their features are computed anew after a restart."""
-_WELL_ABOVE_THE_BASE = 1.0
+WELL_ABOVE_THE_BASE = 1.0
 """Least reward of a favourite, in deviations of the base's answers."""
 
 
@@ -74,17 +71,16 @@ class PolicyStep:
         metrics.show_staleness(rollouts, [*state.history, *([state.canary] if state.canary else [])])
         with metrics.timed("reference"):
             samples = [rollout.sample for rollout in rollouts]
-            frozen = learner.backbone.frozen(
-                samples, temperature=settings.temperature, pool=PrefixRewards(learner.reward.reward)
+            frozen, prefix_rewards = of_prefixes(
+                learner.backbone, samples, learner.reward.reward, temperature=settings.temperature
             )
-            prefix_rewards = of_prefixes(samples, frozen)
             kept = learner.rules.judge(samples)
             scores = kept.rewards + torch.stack([reward_T[-1] for reward_T in prefix_rewards])
         edits = imitation.demonstrations(
             self._store.judgements(kind="demonstration"), settings, learner.backbone.tokenizer, seed
         )
-        bar = max(_WELL_ABOVE_THE_BASE, scores.mean().item())
-        liked = imitation.favourites(self._learned(progress), settings, self._reward_of, seed, bar=bar)
+        bar = max(WELL_ABOVE_THE_BASE, scores.mean().item())
+        liked = imitation.favourites(self._learned(progress), settings, learner.reward_of, seed, bar=bar)
         with metrics.timed("ppo"):
             figures = learner.ppo.update(rollouts, frozen, scores.tolist(), potentials(prefix_rewards), edits, liked)
         metrics.show_ppo(figures)
@@ -103,11 +99,6 @@ class PolicyStep:
         """The latest judgements that the reward model knows."""
         known = self._store.judgements(max(0, progress.judgement_position - _FAVOURITES_AMONG))
         return [judgement for judgement in known if judgement.sequence <= progress.judgement_position]
-
-    def _reward_of(self, samples: Sequence[Sample]) -> Tensor:
-        """[B], as for rollouts."""
-        learner = self._learner
-        return learner.rules.judge(samples).rewards + learner.reward.reward(learner.featuriser.features(samples))
 
     def _seed(self, progress: Progress) -> int:
         return self._settings.seed * 1_000_003 + progress.iteration + 1

@@ -14,7 +14,7 @@ from harness.drawn import rollouts
 from harness.turns import Turn
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import TrainerSettings
-from trainer.credit import PrefixRewards, of_prefixes, potentials
+from trainer.credit import of_prefixes, potentials
 from trainer.learner import Learner
 
 
@@ -24,9 +24,8 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     drawn = backbone.draw(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
     samples = [each.sample for each in drawn]
     learner.ppo.mark_published(version)
-    frozen = backbone.frozen(samples, temperature=temperature, pool=PrefixRewards(learner.reward.reward))
+    frozen, earned = of_prefixes(backbone, samples, learner.reward.reward, temperature=temperature)
     answers = rollouts(drawn, version=version, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
-    earned = of_prefixes(samples, frozen)
     learner.ppo.update(answers, frozen, [reward_T[-1].item() for reward_T in earned], potentials(earned))
     return sum(len(sample.response_ids) for sample in samples)
 

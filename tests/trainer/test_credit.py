@@ -7,7 +7,7 @@ import torch
 
 from settings.ppo import LoraSettings
 from trainer.backbone import Backbone
-from trainer.credit import PrefixRewards, of_prefixes, potentials
+from trainer.credit import of_prefixes, potentials
 from trainer.reward.features import feature_dim, pool
 from trainer.tokens import Sample
 
@@ -35,7 +35,7 @@ def test_every_prefix_gets_the_reward_it_would_get_as_a_response(tiny_model: Pat
 
     prompt = tuple(range(5, 12))
     samples = [Sample(prompt, (40, 41, 42, 43, 2)), Sample(prompt, (50, 51)), Sample((9, 8), (60, 61, 62))]
-    found = of_prefixes(samples, backbone.frozen(samples, temperature=1.0, pool=PrefixRewards(reward)))
+    _, found = of_prefixes(backbone, samples, reward, temperature=1.0)
     for sample, reward_T in zip(samples, found, strict=True):
         cut = [Sample(sample.prompt_ids, sample.response_ids[:n]) for n in range(1, len(sample.response_ids) + 1)]
         torch.testing.assert_close(reward_T, reward(backbone.features(cut, pool)), rtol=1e-3, atol=1e-3)
