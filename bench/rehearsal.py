@@ -26,11 +26,9 @@ from console.simulate import Crowd
 from feedback.judgement import Judgement
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
-from trainer import imitation
-from trainer.credit import of_prefixes, potentials
 from trainer.evaluation import Reference, evaluate, kl_nats, perplexity_ratio
+from trainer.improve import improve
 from trainer.learner import Learner
-from trainer.policy_step import WELL_ABOVE_THE_BASE
 from trainer.prompts import chat_ids
 from trainer.sampling import Draw
 from trainer.tokens import Sample
@@ -118,11 +116,6 @@ class Rehearsal:
         learner, settings = self._learner, self._settings
         size = settings.prompts_per_iteration * settings.samples_per_prompt
         for part in batched(drawn, size):
-            samples = [each.sample for each in part]
-            frozen, earned = of_prefixes(
-                learner.backbone, samples, learner.reward.reward, temperature=settings.temperature
-            )
-            scores = learner.rules.judge(samples).rewards + torch.stack([reward_T[-1] for reward_T in earned])
             answers = rollouts(
                 part,
                 version=version,
@@ -130,14 +123,7 @@ class Rehearsal:
                 eos_token_ids=learner.backbone.eos_token_ids,
             )
             self._iteration += 1
-            liked = imitation.favourites(
-                self._said,
-                settings,
-                learner.reward_of,
-                self._iteration,
-                bar=max(WELL_ABOVE_THE_BASE, scores.mean().item()),
-            )
-            learner.ppo.update(answers, frozen, scores.tolist(), potentials(earned), favourites=liked)
+            improve(learner, settings, answers, judgements=self._said, seed=self._iteration)
 
     def _kl(self, drawn: Sequence[Draw]) -> float:
         samples = [each.sample for each in drawn]

@@ -15,13 +15,14 @@ from pathlib import Path
 from feedback.store import PreferenceStore
 from registry import ArtifactError, Registry, RegistryState
 from settings.trainer import TrainerSettings
-from trainer import metrics, prompts, publish
+from trainer import metrics, publish
 from trainer.canary_monitor import CanaryMonitor
 from trainer.checkpoint import Checkpoints, Progress
 from trainer.gate_step import GateStep, Outcome
 from trainer.learner import Learner, adapter_in
 from trainer.policy_step import PolicyStep
 from trainer.ppo.update import StaleRollouts
+from trainer.readiness import Readiness
 from trainer.reward_step import RewardStep
 from trainer.rollouts import RolloutSource, Stopped
 
@@ -64,6 +65,7 @@ class Trainer:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._base_adapter = self._scratch / "base-adapter"
         learner.backbone.save_adapter(self._base_adapter)
+        self._readiness = Readiness(settings, store, learner.reward)
         self._policy = PolicyStep(settings, learner, store, registry, rollouts)
         self._reward = RewardStep(settings, learner, store, self._base_adapter, self._scratch)
         self._gate = GateStep(settings, learner, store, registry, self._base_adapter, self._scratch)
@@ -135,11 +137,10 @@ class Trainer:
             undecided = self.canary.check(next_is_ready=True)
             if not undecided or self._gate.look_ahead(self.progress, self._anchored_adapter):
                 return ""  # the next turn follows
-        held_up = undecided or self._why_not_ppo()
+        held_up = undecided or self._readiness.why_not_ppo(self.progress)
         # In turns where both could go on: however much people say, the policy improves.
-        if self._new_judgements() >= self._judgements_needed and (
-            held_up or self.progress.heard != self.progress.iteration
-        ):
+        its_turn = held_up or self.progress.heard != self.progress.iteration
+        if its_turn and self._readiness.of_reward_model(self.progress):
             if not held_up:
                 self._policy.look_ahead(self.progress)
             self._learn_reward()
@@ -148,14 +149,6 @@ class Trainer:
 
     # Feedback → reward model
 
-    @property
-    def _judgements_needed(self) -> int:
-        settings = self._settings
-        return settings.judgements_per_update if self.progress.judgement_position else settings.judgements_to_start
-
-    def _new_judgements(self) -> int:
-        return self._store.judgement_count(self.progress.judgement_position)
-
     def _learn_reward(self) -> None:
         """One update of the reward model on the judgements that came since the last."""
         with metrics.timed("reward"):
@@ -163,20 +156,6 @@ class Trainer:
         self._save(replace(advanced, heard=advanced.iteration))
 
     # Reward → policy
-
-    def _why_not_ppo(self) -> str:
-        """What PPO still waits for, or ""."""
-        have, need = self._new_judgements(), self._judgements_needed
-        remedy = f"{have} of {need} judgements; rate answers with 'foldback chat'"
-        if not self.progress.judgement_position:
-            return f"waiting for feedback: {remedy}"
-        if not self._learner.reward.ready:
-            return f"waiting for feedback that tells answers apart: {remedy}"
-        if self.progress.budget < 1:
-            return f"waiting for feedback: all of it is learned; {remedy}"
-        if not prompts.recent(self._store, self._settings).training:
-            return "waiting for prompts: nobody has asked anything yet; start with 'foldback chat'"
-        return ""
 
     def _improve_policy(self) -> str:
         """One iteration of PPO on answers of the serving fleet."""

@@ -3,8 +3,6 @@
 import logging
 from dataclasses import replace
 
-import torch
-
 from feedback.judgement import Judgement
 from feedback.store import PreferenceStore
 from registry import Registry
@@ -12,7 +10,7 @@ from settings.trainer import TrainerSettings
 from trainer import imitation, metrics, prompts
 from trainer.ahead import Ahead
 from trainer.checkpoint import Progress
-from trainer.credit import of_prefixes, potentials
+from trainer.improve import improve
 from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
 from trainer.rollouts import RolloutSource
@@ -21,8 +19,6 @@ log = logging.getLogger("trainer")
 
 _FAVOURITES_AMONG = 512
 """Latest judgements that favourites are looked for in: their features are computed anew after a restart."""
-WELL_ABOVE_THE_BASE = 1.0
-"""Least reward of a favourite, in deviations of the base's answers."""
 
 
 class PolicyStep:
@@ -69,22 +65,12 @@ class PolicyStep:
             self.look_ahead(replace(progress, iteration=iteration))
         state = self._registry.state()
         metrics.show_staleness(rollouts, [*state.history, *([state.canary] if state.canary else [])])
-        with metrics.timed("reference"):
-            samples = [rollout.sample for rollout in rollouts]
-            frozen, prefix_rewards = of_prefixes(
-                learner.backbone, samples, learner.reward.reward, temperature=settings.temperature
-            )
-            kept = learner.rules.judge(samples)
-            scores = kept.rewards + torch.stack([reward_T[-1] for reward_T in prefix_rewards])
         edits = imitation.demonstrations(
             self._store.judgements(kind="demonstration"), settings, learner.backbone.tokenizer, seed
         )
-        bar = max(WELL_ABOVE_THE_BASE, scores.mean().item())
-        liked = imitation.favourites(self._learned(progress), settings, learner.reward_of, seed, bar=bar)
-        with metrics.timed("ppo"):
-            figures = learner.ppo.update(rollouts, frozen, scores.tolist(), potentials(prefix_rewards), edits, liked)
-        metrics.show_ppo(figures)
-        metrics.show_rules(kept.means)
+        figures = improve(
+            learner, settings, rollouts, judgements=self._learned(progress), demonstrations=edits, seed=seed
+        )
         log.info(
             "ppo %d: reward %.2f, KL %.1f nats, entropy %.2f nats, %d tokens an answer",
             iteration,
