@@ -59,6 +59,7 @@ class Rehearsal:
             *evaluate(
                 backbone,
                 probes,
+                learner.pool,
                 learner.rules,
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
@@ -80,6 +81,7 @@ class Rehearsal:
             yield {
                 "version": version,
                 "rise σ": (mean(utilities) - base) / deviation,
+                "reward": learner.reward_of([each.sample for each in to_learn_from]).mean().item(),
                 "KL nats": self._kl(to_learn_from),
                 "base perplexity": perplexity_ratio(backbone, reference, settings.temperature),
                 "judgements": len(self._said),

@@ -8,13 +8,16 @@ from settings.section import Section
 class RewardSettings(Section):
     members: int = Field(default=5, ge=2)
     """Heads of the ensemble. Their disagreement is the model's uncertainty."""
-    words_scales: tuple[tuple[float, float], ...] = Field(default=((1.0, 2.0), (1.0, 4.0), (0.1, 0.3)), min_length=1)
-    """Standard deviations, in nats, of what an answer's words are taken to say of its score before anything is learned:
-    by their embeddings, in which like words are alike, and each by itself, by which tastes for rare ones are learned.
-    Larger learns a taste for words faster and overfits sooner. The first pair is in use until another predicts better
-    in cross-validation, by more than the standard error; that is seen to whenever the judgements have doubled."""
+    taste_scales: tuple[tuple[float, float, float], ...] = Field(
+        default=((1.0, 2.0, 0.0), (1.0, 4.0, 0.0), (1.0, 2.0, 1.0), (0.1, 0.3, 0.0), (0.1, 0.3, 1.0)), min_length=1
+    )
+    """Standard deviations, in nats, of what may be said of an answer's score before anything is learned: by its words'
+    embeddings, in which like words are alike; by each word itself, by which tastes for rare ones are learned; and by
+    its style (letters a word, words a sentence, punctuation). Larger learns such a taste faster and overfits sooner.
+    The first triple is in use until another predicts better in cross-validation, by more than the standard error; that
+    is seen to whenever the judgements have doubled."""
     tuning_judgements: int = Field(default=64, ge=2)
-    """Judgements before such a choice is made: until then it is the first of `words_scales`."""
+    """Judgements before such a choice is made: until then it is the first of `taste_scales`."""
     meaning_scale: float = Field(default=0.3, ge=0)
     """The same for the trunk's middle layer, over the answer."""
     closing_scale: float = Field(default=0.3, ge=0)

@@ -91,6 +91,11 @@ class Backbone:
         return int(self._head_VD.shape[1])
 
     @property
+    def vocabulary(self) -> int:
+        """V."""
+        return int(self._head_VD.shape[0])
+
+    @property
     def device(self) -> torch.device:
         return self._head_VD.device
 

@@ -13,38 +13,44 @@ import torch
 from torch import Tensor
 
 from trainer.backbone import Backbone, FrozenPass
-from trainer.reward.features import pool
+from trainer.reward.features import AnswerPool
 from trainer.tokens import Sample
 
 
 class _PrefixRewards:
     """A `Pool`: the rewards [B, T] of every response's prefixes; what stands past a response's end means nothing."""
 
-    def __init__(self, reward: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, pool: AnswerPool, reward: Callable[[Tensor], Tensor]) -> None:
+        self._pool = pool
         self._reward = reward
 
     def layers(self, depth: int) -> tuple[int, ...]:
-        return pool.layers(depth)
+        return self._pool.layers(depth)
 
     def __call__(self, states_BTD: tuple[Tensor, ...], tokens_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
         # Row by row: all rows' features at once would be B·T·F.
         return torch.stack(
             [
-                self._reward(pool.prefixes(states_TD, tokens_T))
+                self._reward(self._pool.prefixes(states_TD, tokens_T))
                 for states_TD, tokens_T in zip(zip(*states_BTD, strict=True), tokens_BT, strict=True)
             ]
         )
 
 
 def of_prefixes(
-    backbone: Backbone, samples: Sequence[Sample], reward: Callable[[Tensor], Tensor], *, temperature: float
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    pool: AnswerPool,
+    reward: Callable[[Tensor], Tensor],
+    *,
+    temperature: float,
 ) -> tuple[list[FrozenPass], list[Tensor]]:
     """The trunk's passes over `samples`, and rewards_T of each response's prefixes; the last is the response's own.
 
     Args:
-        reward: of features [B, F].
+        reward: of features [B, F], as `pool` makes them.
     """
-    frozen = backbone.frozen(samples, temperature=temperature, pool=_PrefixRewards(reward))
+    frozen = backbone.frozen(samples, temperature=temperature, pool=_PrefixRewards(pool, reward))
     rewards = [
         passed.pooled[: len(sample.response_ids)]
         for sample, passed in zip(samples, frozen, strict=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.backbone import Backbone, FrozenPass
-from trainer.reward.features import pool
+from trainer.reward.features import AnswerPool
 from trainer.rules import Rules, RuleScores
 from trainer.sampling import Draw
 from trainer.tokens import Sample
@@ -46,6 +46,7 @@ class Reference:
 def evaluate(
     backbone: Backbone,
     prompts: Sequence[tuple[int, ...]],
+    pool: AnswerPool,
     rules: Rules,
     *,
     max_new_tokens: int,

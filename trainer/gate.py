@@ -19,6 +19,7 @@ from trainer.backbone import Backbone, FrozenPass
 from trainer.evaluation import Evaluation, Reference, evaluate, perplexity_ratio, phrase_growth
 from trainer.prompts import PromptPool, for_gate
 from trainer.publish import policy_of
+from trainer.reward.features import AnswerPool
 from trainer.rules import Rules
 
 Score = Callable[[Evaluation], Tensor]
@@ -96,6 +97,7 @@ class Gate:
     def __init__(
         self,
         backbone: Backbone,
+        answer_pool: AnswerPool,
         rules: Rules,
         settings: GateSettings,
         base_adapter: Path,
@@ -105,6 +107,7 @@ class Gate:
         seed: int,
     ) -> None:
         self._backbone = backbone
+        self._answer_pool = answer_pool
         self._rules = rules
         self._settings = settings
         self._base_adapter = base_adapter
@@ -161,6 +164,7 @@ class Gate:
         return evaluate(
             self._backbone,
             self._prompts,
+            self._answer_pool,
             self._rules,
             max_new_tokens=self._settings.max_new_tokens,
             temperature=self._temperature,

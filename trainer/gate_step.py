@@ -50,6 +50,7 @@ class GateStep:
         self._scratch = scratch
         self._gate = Gate(
             learner.backbone,
+            learner.pool,
             learner.rules,
             settings.gate,
             base_adapter,

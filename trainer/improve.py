@@ -38,7 +38,7 @@ def improve(
     with metrics.timed("reference"):
         samples = [rollout.sample for rollout in rollouts]
         frozen, prefix_rewards = of_prefixes(
-            learner.backbone, samples, learner.reward.reward, temperature=settings.temperature
+            learner.backbone, samples, learner.pool, learner.reward.reward, temperature=settings.temperature
         )
         kept = learner.rules.judge(samples)
         scores = kept.rewards + torch.stack([reward_T[-1] for reward_T in prefix_rewards])

@@ -14,7 +14,7 @@ from settings.trainer import TrainerSettings
 from trainer.backbone import Backbone
 from trainer.ppo.update import Ppo
 from trainer.reward.examples import Featuriser
-from trainer.reward.features import feature_dim, pool
+from trainer.reward.features import AnswerPool, feature_dim
 from trainer.reward.model import RewardModel
 from trainer.rules import Rules
 from trainer.statefile import load_state, save_state
@@ -29,6 +29,7 @@ class Learner:
     backbone: Backbone
     value: ValueHead
     ppo: Ppo
+    pool: AnswerPool
     reward: RewardModel
     featuriser: Featuriser
     rules: Rules
@@ -49,7 +50,7 @@ class Learner:
         )
         value = ValueHead(backbone.hidden_size, settings.ppo.value_hidden, seed=settings.seed)
         ppo = Ppo(backbone, value, settings.ppo, seed=settings.seed)
-
+        pool = AnswerPool.of(backbone)
         featuriser = Featuriser(
             lambda samples: backbone.features(samples, pool),
             backbone.tokenizer,
@@ -60,7 +61,7 @@ class Learner:
         )
         reward = RewardModel(feature_dim(backbone.hidden_size), settings.reward, settings.seed)
         rules = Rules(constitution or Constitution(), backbone.tokenizer)
-        return cls(backbone, value, ppo, reward, featuriser, rules, copy.deepcopy(ppo.state_dict()))
+        return cls(backbone, value, ppo, pool, reward, featuriser, rules, copy.deepcopy(ppo.state_dict()))
 
     def save(self, directory: Path) -> None:
         self.backbone.save_adapter(directory / _POLICY)

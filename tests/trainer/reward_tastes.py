@@ -13,7 +13,7 @@ from trainer.reward import RewardExample, RewardModel, feature_dim
 HIDDEN = 5
 FEATURES = feature_dim(HIDDEN)
 DENSE = [*range(3 * HIDDEN), FEATURES - 1]
-"""All features but the token counts."""
+"""All features but the token counts and the style."""
 HELD_OUT = 0.15
 """Share of conversations that are never trained on, unless a test says otherwise."""
 

@@ -8,7 +8,8 @@ import torch
 from settings.ppo import LoraSettings
 from trainer.backbone import Backbone
 from trainer.credit import of_prefixes, potentials
-from trainer.reward.features import feature_dim, pool
+from trainer.reward.features import AnswerPool, feature_dim
+from trainer.reward.style import SIZE
 from trainer.tokens import Sample
 
 D, T = 6, 9
@@ -16,6 +17,7 @@ D, T = 6, 9
 
 def test_the_features_of_prefixes_are_those_of_the_responses_cut_there():
     generator = torch.Generator().manual_seed(0)
+    pool = AnswerPool(torch.rand(50, SIZE - 2, generator=generator))
     states = tuple(torch.randn(T, D, generator=generator) for _ in range(2))
     tokens = torch.randint(0, 50, (T,), generator=generator)
     prefixes_TF = pool.prefixes(states, tokens)
@@ -35,7 +37,8 @@ def test_every_prefix_gets_the_reward_it_would_get_as_a_response(tiny_model: Pat
 
     prompt = tuple(range(5, 12))
     samples = [Sample(prompt, (40, 41, 42, 43, 2)), Sample(prompt, (50, 51)), Sample((9, 8), (60, 61, 62))]
-    _, found = of_prefixes(backbone, samples, reward, temperature=1.0)
+    pool = AnswerPool.of(backbone)
+    _, found = of_prefixes(backbone, samples, pool, reward, temperature=1.0)
     for sample, reward_T in zip(samples, found, strict=True):
         cut = [Sample(sample.prompt_ids, sample.response_ids[:n]) for n in range(1, len(sample.response_ids) + 1)]
         torch.testing.assert_close(reward_T, reward(backbone.features(cut, pool)), rtol=1e-3, atol=1e-3)

@@ -13,6 +13,7 @@ from settings.rules import Constitution
 from tests.trainer.policies import backbone
 from trainer.backbone import Backbone
 from trainer.evaluation import Reference, distinct_bigrams, evaluate, perplexity_ratio, phrase_growth
+from trainer.reward import AnswerPool
 from trainer.rules import Rules
 from trainer.tokens import Sample
 
@@ -21,7 +22,8 @@ PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13)]
 
 def answers(policy: Backbone, temperature: float = 1.0) -> Reference:
     rules = Rules(Constitution(), policy.tokenizer)
-    found, frozen = evaluate(policy, PROMPTS, rules, max_new_tokens=8, temperature=temperature, seed=3)
+    pool = AnswerPool.of(policy)
+    found, frozen = evaluate(policy, PROMPTS, pool, rules, max_new_tokens=8, temperature=temperature, seed=3)
     return Reference(found, frozen)
 
 

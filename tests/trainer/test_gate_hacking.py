@@ -19,6 +19,7 @@ from trainer.evaluation import Evaluation, evaluate, phrase_growth
 from trainer.gate import Gate, Verdict, judge
 from trainer.ppo.update import Ppo
 from trainer.prompts import PromptPool
+from trainer.reward import AnswerPool
 from trainer.rules import Rules, RuleScores
 from trainer.tokens import Sample
 from trainer.value import ValueHead
@@ -99,7 +100,10 @@ class Hacker:
         limits = GateSettings(prompts=16, max_new_tokens=12, max_kl_nats=1e3, max_base_perplexity=1e9)
         self.rules = Rules(Constitution(), self.policy.tokenizer)
         self.paid_more = False
-        self.gate = Gate(self.policy, self.rules, limits, scratch / "base", scratch, temperature=1.0, seed=seed)
+        self.pool = AnswerPool.of(self.policy)
+        self.gate = Gate(
+            self.policy, self.pool, self.rules, limits, scratch / "base", scratch, temperature=1.0, seed=seed
+        )
 
     def iterate(self, iteration: int) -> None:
         self.ppo.mark_published(f"i{iteration}")
@@ -134,7 +138,7 @@ class Hacker:
             self.policy.load_adapter(each)
             asked: list[tuple[int, ...]] = [(40 + i, 50 + i) for i in range(40)]
             evaluation, _ = evaluate(
-                self.policy, asked, self.rules, max_new_tokens=12, temperature=1.0, seed=77 + self.seed
+                self.policy, asked, self.pool, self.rules, max_new_tokens=12, temperature=1.0, seed=77 + self.seed
             )
             found.append(evaluation)
         return found[1].distinct_2, phrase_growth(found[1].samples, found[0].samples, SETTINGS.phrase_tokens)

@@ -14,9 +14,10 @@ from settings.reward import RewardSettings
 from tests.trainer.reward_tastes import rankings, taste
 from trainer.backbone import Backbone
 from trainer.prompts import is_held_out
-from trainer.reward import Featuriser, feature_dim, pool
+from trainer.reward import AnswerPool, Featuriser, feature_dim
 from trainer.reward.evaluate import cross_validate
 from trainer.reward.features import Standardiser
+from trainer.reward.style import SIZE, style
 from trainer.tokens import Sample
 
 
@@ -25,11 +26,12 @@ class Trunk:
 
     def __init__(self, model: Path) -> None:
         self.backbone = Backbone(model, LoraSettings(), dtype=torch.float32)
+        self.pool = AnswerPool.of(self.backbone)
         self.seen: list[Sample] = []
 
     def featurise(self, samples: list[Sample]) -> Tensor:
         self.seen += samples
-        return self.backbone.features(samples, pool)
+        return self.backbone.features(samples, self.pool)
 
     def featuriser(self, cache_size: int = 100) -> Featuriser:
         return Featuriser(
@@ -78,7 +80,9 @@ def answer(text: str, token_ids: tuple[int, ...] = ()) -> Answer:
     return Answer(candidate_id=text, text=text, token_ids=token_ids)
 
 
-def test_pool_is_means_over_the_response_its_end_its_tokens_and_its_length() -> None:
+def test_pool_is_means_over_the_response_its_end_its_tokens_its_style_and_its_length() -> None:
+    style_VS = torch.rand(50_000, SIZE - 2, generator=torch.Generator().manual_seed(1))
+    pool = AnswerPool(style_VS)
     generator = torch.Generator().manual_seed(0)
     states = tuple(torch.randn(3, 7, 4, generator=generator) for _ in pool.layers(5))
     mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
@@ -92,7 +96,9 @@ def test_pool_is_means_over_the_response_its_end_its_tokens_and_its_length() -> 
         torch.testing.assert_close(features_BF[row, :12], torch.cat([words, meaning, closing]))
         torch.testing.assert_close(features_BF[row, -1], where.sum().float().log())
         counts = Counter(tokens_BT[row, where].tolist())
-        counted_F = features_BF[row, 12:-1]
+        counted_F, style_F = features_BF[row, 12 : -SIZE - 1], features_BF[row, -SIZE - 1 : -1]
+        sums_1S = style_VS[tokens_BT[row, where]].sum(dim=0, keepdim=True)
+        torch.testing.assert_close(style_F, style(sums_1S, where.sum()[None, None])[0])
         torch.testing.assert_close(counted_F.sum(), torch.tensor([1.0 + n for n in counts.values()]).log().sum())
         assert counted_F.count_nonzero() == len(counts)
 

@@ -137,7 +137,7 @@ def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
 @pytest.mark.slow
 def test_how_much_words_say_is_what_predicts_best_and_is_kept(tmp_path: Path) -> None:
     """Of two worlds, one judges by words and one by all but them: each gets the scale that suits it."""
-    settings = RewardSettings(words_scales=((0.6, 1.0), (0.02, 1.0)), meaning_scale=0.6, closing_scale=0.6)
+    settings = RewardSettings(taste_scales=((0.6, 1.0, 0.0), (0.02, 1.0, 0.0)), meaning_scale=0.6, closing_scale=0.6)
     words_F = torch.zeros(FEATURES)
     words_F[:HIDDEN] = 1.5
     rest_F = torch.full((FEATURES,), 0.9)
@@ -145,9 +145,9 @@ def test_how_much_words_say_is_what_predicts_best_and_is_kept(tmp_path: Path) ->
     for taste_F, expected in ((words_F, (0.6, 1.0)), (rest_F, (0.02, 1.0))):
         model = RewardModel(FEATURES, settings, seed=0)
         model.update(rankings(taste_F, 30, seed=0))
-        assert model.state_dict()["words_scales"] == ((0.6, 1.0),), "too few to choose by"
+        assert model.state_dict()["taste_scales"] == ((0.6, 1.0, 0.0),), "too few to choose by"
         model.update(rankings(taste_F, 90, seed=1))
-        assert model.state_dict()["words_scales"] == (expected,)
+        assert model.state_dict()["taste_scales"] == ((*expected, 0.0),)
         save_state(model.state_dict(), tmp_path, "reward")
         resumed = RewardModel(FEATURES, settings, seed=0)
         resumed.load_state_dict(load_state(tmp_path, "reward"))

@@ -35,27 +35,28 @@ def cross_validate(examples: Sequence[RewardExample], settings: RewardSettings, 
 
 
 def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int) -> RewardSettings:
-    """`settings` with that one of `words_scales` by which heads predict judgements of unseen conversations best.
+    """`settings` with that one of `taste_scales` by which heads predict judgements of unseen conversations best.
 
-    These scales decide how fast a taste for words is learned, and how much noise with it. An earlier one stands while
-    a later one is not better by more than the difference's standard error, or there are too few conversations.
+    These scales decide how fast a taste for words or style is learned, and how much noise with it. The first stands
+    where none is better by more than the difference's standard error, or there are too few conversations.
     """
-    best, *others = settings.words_scales
+    first, *others = settings.taste_scales
     cheap = {"members": _TUNING_MEMBERS, "max_iterations": _TUNING_ITERATIONS}
 
-    def unseen_losses(scales: tuple[float, float]) -> Tensor:
-        return _losses(examples, settings.model_copy(update={"words_scales": (scales,), **cheap}), seed)
+    def unseen_losses(scales: tuple[float, float, float]) -> Tensor:
+        return _losses(examples, settings.model_copy(update={"taste_scales": (scales,), **cheap}), seed)
 
+    best, most = first, 0.0
     try:
-        best_J = unseen_losses(best) if others else torch.empty(0)
+        first_J = unseen_losses(first) if others else torch.empty(0)
         for scales in others:
-            losses_J = unseen_losses(scales)
-            gain_J = best_J - losses_J
-            if gain_J.mean() > gain_J.std() / len(gain_J) ** 0.5:
-                best, best_J = scales, losses_J
+            gain_J = first_J - unseen_losses(scales)
+            gain = gain_J.mean().item()
+            if gain > max(most, gain_J.std().item() / len(gain_J) ** 0.5):
+                best, most = scales, gain
     except TooFewConversations:
         pass
-    return settings.model_copy(update={"words_scales": (best,)})
+    return settings.model_copy(update={"taste_scales": (best,)})
 
 
 def _losses(examples: Sequence[RewardExample], settings: RewardSettings, seed: int) -> Tensor:

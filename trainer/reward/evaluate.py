@@ -16,7 +16,7 @@ from settings import Settings, load
 from trainer.backbone import Backbone
 from trainer.reward.crossvalidation import cross_validate
 from trainer.reward.examples import Featuriser, RewardExample
-from trainer.reward.features import pool
+from trainer.reward.features import AnswerPool
 from trainer.reward.heldout import Report
 
 _CHUNK = 32
@@ -27,7 +27,7 @@ def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[Rewar
     """Examples with the features of the configured base model; prints how far it is."""
     trainer = settings.trainer
     backbone = Backbone(settings.model.path, trainer.lora, dtype=getattr(torch, trainer.dtype), seed=trainer.seed)
-
+    pool = AnswerPool.of(backbone)
     featuriser = Featuriser(
         lambda samples: backbone.features(samples, pool),
         backbone.tokenizer,

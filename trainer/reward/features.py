@@ -1,11 +1,14 @@
-"""What the reward model sees of an answer: the frozen trunk's states over the response, its tokens, and its length."""
+"""What the reward model sees of an answer: the frozen trunk's states over it, its tokens, its style and its length."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from settings.reward import RewardSettings
+from trainer.backbone import Backbone
+from trainer.reward.style import SIZE, style, style_table
 
 _BUCKETS = 2048
 _HASH = 2654435761
@@ -17,7 +20,7 @@ _LENGTH_STD = 0.25
 
 def feature_dim(hidden_size: int) -> int:
     """F of `pool` for a trunk of this width."""
-    return 3 * hidden_size + _BUCKETS + 1
+    return 3 * hidden_size + _BUCKETS + SIZE + 1
 
 
 class AnswerPool:
@@ -28,8 +31,17 @@ class AnswerPool:
     - Last token of the middle layer: the answer as a whole, seen from where it ends.
     - How often each token stands in it, as log(1 + count) by a hash of its id: one that is rare (a question mark, an
       exclamation) hardly moves a mean over forty words, and has a feature of its own here.
+    - Style: letters a word, words a sentence, shares of punctuation, capitals and the like.
     - Log of the number of response tokens.
     """
+
+    def __init__(self, style_VS: Tensor) -> None:
+        """`style_VS`: of `style_table`."""
+        self._style_VS = style_VS
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Self:
+        return cls(style_table(backbone.tokenizer, backbone.vocabulary).to(backbone.device))
 
     def layers(self, depth: int) -> tuple[int, ...]:
         return 0, depth // 2
@@ -42,7 +54,9 @@ class AnswerPool:
         positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
         last_B = (mask_BT * positions_T).argmax(dim=1)
         closing_BD = states_BTD[-1][torch.arange(len(last_B), device=last_B.device), last_B].float()
-        return torch.cat([*means, closing_BD, _token_counts(tokens_BT, mask_BT).log1p(), length_B1.log()], dim=1)
+        words_BK = _token_counts(tokens_BT, mask_BT).log1p()
+        style_BS = style((self._style_VS[tokens_BT] * mask_BT[:, :, None]).sum(dim=1), length_B1)
+        return torch.cat([*means, closing_BD, words_BK, style_BS, length_B1.log()], dim=1)
 
     def prefixes(self, states_TD: tuple[Tensor, ...], tokens_T: Tensor) -> Tensor:
         """The same of every prefix of one response, [T, F]: after its first token, its second, … and as a whole."""
@@ -50,10 +64,8 @@ class AnswerPool:
         means = [state_TD.float().cumsum(dim=0) / count_T1 for state_TD in states_TD]
         one_hot_TK = _token_counts(tokens_T[:, None], torch.ones_like(tokens_T[:, None], dtype=torch.float32))
         words_TK = one_hot_TK.cumsum(dim=0).log1p()
-        return torch.cat([*means, states_TD[-1].float(), words_TK, count_T1.float().log()], dim=1)
-
-
-pool = AnswerPool()
+        style_TS = style(self._style_VS[tokens_T].cumsum(dim=0), count_T1)
+        return torch.cat([*means, states_TD[-1].float(), words_TK, style_TS, count_T1.float().log()], dim=1)
 
 
 def _token_counts(tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -96,13 +108,14 @@ def prior_deviation(dimension: int, settings: RewardSettings) -> Tensor:
 
     A block of n features shares its block's variance, so that width does not decide how much it says.
     """
-    hidden = (dimension - _BUCKETS - 1) // 3
-    kinds_of_words, words = settings.words_scales[0]
+    hidden = (dimension - feature_dim(0)) // 3
+    kinds_of_words, words, manner = settings.taste_scales[0]
     blocks = (
         (hidden, kinds_of_words),
         (hidden, settings.meaning_scale),
         (hidden, settings.closing_scale),
         (_BUCKETS, words),
+        (SIZE, manner),
         (1, settings.length_scale),
     )
     return torch.cat([torch.full((size,), scale / size**0.5) for size, scale in blocks])

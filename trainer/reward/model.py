@@ -58,7 +58,7 @@ class RewardModel:
     def __init__(self, feature_dim: int, settings: RewardSettings, seed: int) -> None:
         self._feature_dim = feature_dim
         self._settings = settings
-        self._tuned = settings.model_copy(update={"words_scales": settings.words_scales[:1]})
+        self._tuned = settings.model_copy(update={"taste_scales": settings.taste_scales[:1]})
         self._tuned_on = 0
         self._seed = seed
         self._updates = 0
@@ -131,7 +131,7 @@ class RewardModel:
         """Tensors and JSON values: everything that later updates and scores depend on."""
         return {
             "updates": self._updates,
-            "words_scales": self._tuned.words_scales,
+            "taste_scales": self._tuned.taste_scales,
             "tuned_on": self._tuned_on,
             "train": [example.state_dict() for example in self._train.examples],
             "heldout": [example.state_dict() for example in self._heldout.examples],
@@ -144,8 +144,9 @@ class RewardModel:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._check(state["reference_BF"])
         self._updates = state["updates"]
-        self._tuned = self._settings.model_copy(update={"words_scales": tuple(map(tuple, state["words_scales"]))})
+        self._tuned = self._settings.model_copy(update={"taste_scales": tuple(map(tuple, state["taste_scales"]))})
         self._tuned_on = state["tuned_on"]
         self._train.load([RewardExample(**example) for example in state["train"]])
         self._heldout.load([RewardExample(**example) for example in state["heldout"]])
