@@ -55,7 +55,7 @@ class PpoSettings(Section):
 
     kl_coefficient: float = Field(default=0.05, ge=0)
     """β at the start, and the least that it may be: reward per nat by which a token leaves the reference."""
-    kl_target: float | None = Field(default=8.0, gt=0)
+    kl_target: float | None = Field(default=10.0, gt=0)
     """Nats a response that β is steered to. None: β stays."""
     kl_horizon: float = Field(default=32.0, gt=0)
     """Responses over which β changes by a fifth when it is far off target. Short, as an online batch is small."""

@@ -16,7 +16,7 @@ class RewardSettings(Section):
     its style (letters a word, words a sentence, punctuation). Larger learns such a taste faster and overfits sooner.
     The first triple is in use until another predicts better in cross-validation, by more than the standard error; that
     is seen to whenever the judgements have doubled."""
-    tuning_judgements: int = Field(default=64, ge=2)
+    tuning_judgements: int = Field(default=48, ge=2)
     """Judgements before such a choice is made: until then it is the first of `taste_scales`."""
     meaning_scale: float = Field(default=0.3, ge=0)
     """The same for the trunk's middle layer, over the answer."""
