@@ -92,7 +92,7 @@ Records of one conversation share a partition: key and partition count alike. Th
 | `ce_id` | Names the fact, not the attempt: what is sent twice is the same event. Readers keep the first. |
 | `ce_type` | The message, e.g. `foldback.v1.FeedbackRecorded`. |
 | `ce_source`, `ce_specversion`, `ce_time` | As CloudEvents has them. |
-| `ce_tenant` | Whose it is. |
+| `ce_tenant` | Whose it is; empty where it is everybody's, as a policy is. |
 | `content-type` | `application/protobuf` |
 
 A reader skips what it does not know: fields are added, never renumbered (`buf breaking`); a change that cannot be made

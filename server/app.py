@@ -15,6 +15,7 @@ from feedback.disk import DiskCollector
 from feedback.eventlog import EventLog
 from feedback.outcomes import Outcomes
 from feedback.tokens import TokenSigner, load_or_create_keys
+from feedback.transition import transition_event
 from foldback.v1 import (
     chat_pb2,
     chat_pb2_grpc,
@@ -26,6 +27,7 @@ from foldback.v1 import (
     rollout_pb2_grpc,
 )
 from registry import IllegalTransition, PolicyState, Registry, Transition
+from registry.message import transition_message
 from registry.metrics import RegistryCollector
 from server.access import Access
 from server.admission import Admission
@@ -34,10 +36,9 @@ from server.certificates import credentials
 from server.chat import ChatService
 from server.engines import create_engine
 from server.engines.base import Engine
-from server.events import ResponseLog, record_transition
+from server.events import ResponseLog
 from server.feedback_service import FeedbackService
 from server.health import Health
-from server.identity import DEFAULT_TENANT
 from server.interceptor import CallInterceptor
 from server.key_files import KeyFile, follow
 from server.log_metrics import EventLogCollector, observe_ack
@@ -170,7 +171,8 @@ def _publish_transitions(registry: Registry, event_log: EventLog) -> None:
     loop = asyncio.get_running_loop()
 
     def tell(transition: Transition) -> None:
-        loop.call_soon_threadsafe(record_transition, event_log, transition, DEFAULT_TENANT)
+        event = transition_event(transition_message(transition))
+        loop.call_soon_threadsafe(event_log.emit_soon, [event])
 
     registry.listen(tell)
 

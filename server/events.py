@@ -1,19 +1,15 @@
-"""What the server tells the event log about an answer and about a policy's life."""
+"""What the server tells the event log about an answer."""
 
 import asyncio
 import hashlib
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from feedback.event import Event, build_event
+from feedback.event import Event
 from feedback.eventlog import EventLog
 from feedback.response import response_event
-from feedback.topics import POLICIES
 from foldback.v1 import chat_pb2, events_pb2
-from registry import Transition
-from registry.message import transition_message
 from server.engines.base import Delta, Sampling
 
 FINISH_REASONS = {"stop": chat_pb2.FINISH_REASON_STOP, "length": chat_pb2.FINISH_REASON_LENGTH}
@@ -142,16 +138,3 @@ def _completed(
         header.prompt_token_ids.extend(prompt_token_ids)
     header.candidates.extend(candidate.to_record(consent) for candidate in candidates)
     return response_event(header)
-
-
-def record_transition(log: EventLog, transition: Transition, tenant: str) -> None:
-    event = build_event(
-        POLICIES,
-        transition.version,
-        transition_message(transition),
-        # Several moves of one entry share its sequence number; the version tells them apart.
-        event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{transition.sequence}/{transition.version}")),
-        type="foldback.v1.PolicyTransition",
-        tenant=tenant,
-    )
-    log.emit_soon([event])

@@ -2,12 +2,10 @@
 
 import asyncio
 import threading
-import uuid
 from pathlib import Path
 
-from feedback.event import build_event
 from feedback.eventlog import EventLog
-from feedback.topics import POLICIES
+from feedback.transition import transition_event
 from registry import Registry, Transition
 from registry.message import transition_message
 from settings.feedback import FeedbackSettings
@@ -41,13 +39,4 @@ class Announcer:
         registry.listen(tell)
 
     def _emit(self, transition: Transition) -> None:
-        event = build_event(
-            POLICIES,
-            transition.version,
-            transition_message(transition),
-            # Moves of one entry share its sequence number; the version tells them apart.
-            event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{transition.sequence}/{transition.version}")),
-            type="foldback.v1.PolicyTransition",
-            tenant="",
-        )
-        self._log.emit_soon([event])
+        self._log.emit_soon([transition_event(transition_message(transition))])
