@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from settings.ppo import LoraSettings
-from trainer import attention, lora_merge, sampling
+from trainer import attention, lora_merge, lower_trunk, sampling
 from trainer.batching import Layout, lay_out, micro_batches
 from trainer.logprobs import token_logprobs
 from trainer.lora import adapt, first_adapted_layer
-from trainer.lower_trunk import lower_states
+from trainer.lower_trunk import LowerStates
 from trainer.tokens import Sample
 from trainer.upper_trunk import UpperTrunk
 
@@ -43,7 +43,7 @@ class FrozenPass:
     """The final hidden state that predicts each response token: what the value head reads."""
     pooled: Tensor | None
     """What `pool` made of the sample: its row, padded as the longest response it was computed with. None without it."""
-    lower: tuple[Tensor, Tensor] | None
+    lower: LowerStates | None
     """Inputs of the lowest adapted layer at prompt_PD and at response_TD, the same for reference and policy. None where
     every layer is adapted."""
 
@@ -125,7 +125,7 @@ class Backbone:
         with self.model.disable_adapter():
             for batch in self.micro_batches(samples):
                 layout = self._lay_out([samples[i] for i in batch])
-                states_RSD = lower_states(self._decoder, wanted, **_inputs(layout))
+                states_RSD = lower_trunk.lower_states(self._decoder, wanted, **_inputs(layout))
                 features |= dict(zip(batch, _pooled(states_RSD, layout, pool), strict=True))
         return torch.stack([features[index] for index in range(len(samples))])
 
@@ -141,7 +141,8 @@ class Backbone:
             (logprobs_BT, entropy_BT, mask_BT): float32 nats, 0 past a response's end. The entropy carries no gradient.
         """
         layout = self._lay_out(samples)
-        lower_RSD = _lower_states(frozen, layout) if frozen and self._split else None
+        kept = [each.lower for each in frozen or () if each.lower is not None]
+        lower_RSD = lower_trunk.put(kept, layout) if kept else None
         with self._upper.starting_from(lower_RSD) if lower_RSD is not None else nullcontext():
             hidden_RSD = self._hidden(layout)[-1]
         mask_BT = layout.mask_BT
@@ -229,7 +230,7 @@ class Backbone:
                 reference_logprobs_T=logprobs_T.clone(),
                 hidden_TD=hidden_TD.clone(),
                 pooled=None if pooled is None else pooled[b],
-                lower=_lower_of(layers[self._split], layout, b) if self._split else None,
+                lower=lower_trunk.take(layers[self._split], layout, b) if self._split else None,
             )
             for b, (logprobs_T, hidden_TD) in enumerate(
                 zip(torch.split(logprobs_N, lengths), torch.split(hidden_ND, lengths), strict=True)
@@ -260,26 +261,6 @@ def _inputs(layout: Layout) -> dict[str, Any]:
 def _pooled(states_RSD: Sequence[Tensor], layout: Layout, pool: Pool) -> Tensor:
     states_BTD = tuple(state.flatten(0, 1)[layout.token_BT] for state in states_RSD)
     return pool(states_BTD, layout.input_ids_RS.flatten()[layout.token_BT], layout.mask_BT)
-
-
-def _lower_of(layer_RSD: Tensor, layout: Layout, b: int) -> tuple[Tensor, Tensor]:
-    row, prompt = layout.prompt_rows[b]
-    response = layout.token_BT[b][layout.mask_BT[b]]
-    return layer_RSD[row, :prompt], layer_RSD.flatten(0, 1)[response]
-
-
-def _lower_states(frozen: Sequence[FrozenPass], layout: Layout) -> Tensor:
-    """[R, S, D], zero at padding."""
-    lower = [each.lower for each in frozen if each.lower is not None]
-    prompt_PD = lower[0][0]
-    rows, width = layout.input_ids_RS.shape
-    states_RSD = prompt_PD.new_zeros(rows, width, prompt_PD.shape[-1])
-    flat_ND = states_RSD.view(rows * width, -1)
-    for b, (prompt_PD, response_TD) in enumerate(lower):
-        row, prompt = layout.prompt_rows[b]
-        states_RSD[row, :prompt] = prompt_PD
-        flat_ND[layout.token_BT[b][layout.mask_BT[b]]] = response_TD
-    return states_RSD
 
 
 def _attends_everywhere(model: PreTrainedModel) -> bool:

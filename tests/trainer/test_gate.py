@@ -18,6 +18,7 @@ from trainer.backbone import Backbone
 from trainer.evaluation import Evaluation
 from trainer.gate import Check, Gate, Report, Verdict, judge, wilson_bounds
 from trainer.prompts import PromptPool
+from trainer.reward import AnswerPool
 from trainer.rules import Rules, RuleScores
 from trainer.tokens import Sample
 
@@ -177,7 +178,7 @@ def gate_over(policy: Backbone, tmp_path: Path, **settings: int) -> Counted:
     policy.save_adapter(tmp_path / "base")
     rules = Rules(Constitution(), policy.tokenizer)
     limits = GateSettings(prompts=4, max_new_tokens=4, **settings)
-    return Counted(policy, rules, limits, tmp_path / "base", tmp_path, temperature=1.0, seed=0)
+    return Counted(policy, AnswerPool.of(policy), rules, limits, tmp_path / "base", tmp_path, temperature=1.0, seed=0)
 
 
 def test_only_the_candidates_answers_are_drawn_while_prompts_and_active_version_stay(

@@ -131,7 +131,7 @@ def test_a_pause_is_honoured(world: World) -> None:
 def test_the_policy_improves_however_much_people_say(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """More judgements come during every update of the reward model than ask for the next one."""
     trainer = world.trainer()
-    monkeypatch.setattr(trainer, "_new_judgements", lambda: 1000)
+    monkeypatch.setattr(trainer._readiness, "of_reward_model", lambda progress: True)
     heard = []
     learn = trainer._reward.learn
     monkeypatch.setattr(trainer._reward, "learn", lambda progress: heard.append(progress.iteration) or learn(progress))
