@@ -14,8 +14,8 @@ class RewardSettings(Section):
     """Standard deviations, in nats, of what may be said of an answer's score before anything is learned: by its words'
     embeddings, in which like words are alike; by each word itself, by which tastes for rare ones are learned; and by
     its style (letters a word, words a sentence, punctuation). Larger learns such a taste faster and overfits sooner.
-    The first triple is in use until another predicts better in cross-validation, by more than the standard error; that
-    is seen to whenever the judgements have doubled."""
+    The first triple is in use until another predicts better in cross-validation, by twice the standard error; that is
+    seen to whenever the judgements have doubled."""
     tuning_judgements: int = Field(default=48, ge=2)
     """Judgements before such a choice is made: until then it is the first of `taste_scales`."""
     meaning_scale: float = Field(default=0.3, ge=0)

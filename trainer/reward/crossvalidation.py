@@ -14,6 +14,8 @@ from trainer.reward.heldout import Report, examine, losses
 _TUNING_FOLDS = 3
 _TUNING_MEMBERS, _TUNING_ITERATIONS = 2, 25
 """A comparison needs neither the whole ensemble nor the last digit."""
+_CLEARLY = 2.0
+"""Standard errors by which a comparison is decided: of several scales, one is better by a single one by chance."""
 
 
 class TooFewConversations(ValueError):
@@ -38,7 +40,7 @@ def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: 
     """`settings` with that one of `taste_scales` by which heads predict judgements of unseen conversations best.
 
     These scales decide how fast a taste for words or style is learned, and how much noise with it. The first stands
-    where none is better by more than the difference's standard error, or there are too few conversations.
+    where none is clearly better, or there are too few conversations.
     """
     first, *others = settings.taste_scales
     cheap = {"members": _TUNING_MEMBERS, "max_iterations": _TUNING_ITERATIONS}
@@ -52,7 +54,7 @@ def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: 
         for scales in others:
             gain_J = first_J - unseen_losses(scales)
             gain = gain_J.mean().item()
-            if gain > max(most, gain_J.std().item() / len(gain_J) ** 0.5):
+            if gain > max(most, _CLEARLY * gain_J.std().item() / len(gain_J) ** 0.5):
                 best, most = scales, gain
     except TooFewConversations:
         pass
