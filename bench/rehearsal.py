@@ -26,7 +26,7 @@ from console.simulate import Crowd
 from feedback.judgement import Judgement
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
-from trainer.evaluation import Reference, evaluate, kl_nats, perplexity_ratio
+from trainer.evaluation import Reference, evaluate, measure, perplexity_ratio
 from trainer.improve import improve
 from trainer.learner import Learner
 from trainer.prompts import chat_ids
@@ -78,11 +78,12 @@ class Rehearsal:
             said = list(self._users.judge(str(version), shown))
             self._said += said
             known = learner.reward.update(learner.featuriser.examples(said))
+            found, _ = measure(backbone, to_learn_from, learner.pool, learner.rules, temperature=settings.temperature)
             yield {
                 "version": version,
                 "rise σ": (mean(utilities) - base) / deviation,
-                "reward": learner.reward_of([each.sample for each in to_learn_from]).mean().item(),
-                "KL nats": self._kl(to_learn_from),
+                "reward": (found.rules.rewards + learner.reward.reward(found.features_PF)).mean().item(),
+                "KL nats": found.kl_nats,
                 "base perplexity": perplexity_ratio(backbone, reference, settings.temperature),
                 "judgements": len(self._said),
                 "reward accuracy": known.accuracy,
@@ -126,11 +127,6 @@ class Rehearsal:
             )
             self._iteration += 1
             improve(learner, settings, answers, judgements=self._said, seed=self._iteration)
-
-    def _kl(self, drawn: Sequence[Draw]) -> float:
-        samples = [each.sample for each in drawn]
-        frozen = self._learner.backbone.frozen(samples, temperature=self._settings.temperature)
-        return kl_nats(drawn, frozen)
 
     def _ids(self, question: str) -> tuple[int, ...]:
         return chat_ids(self._learner.backbone.tokenizer, (("user", question),))

@@ -34,9 +34,7 @@ class Announcer:
         """Announce every move that this process writes from now on; the registry never waits for it."""
 
         def tell(transition: Transition) -> None:
-            self._loop.call_soon_threadsafe(self._emit, transition)
+            event = transition_event(transition_message(transition))
+            self._loop.call_soon_threadsafe(self._log.emit_soon, [event])
 
         registry.listen(tell)
-
-    def _emit(self, transition: Transition) -> None:
-        self._log.emit_soon([transition_event(transition_message(transition))])

@@ -55,23 +55,26 @@ def evaluate(
 ) -> tuple[Evaluation, tuple[FrozenPass, ...]]:
     """Let the backbone's present policy answer `prompts` (token ids), once each; with the trunk's passes over that."""
     drawn = backbone.draw(list(prompts), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    return measure(backbone, drawn, pool, rules, temperature=temperature)
+
+
+def measure(
+    backbone: Backbone, drawn: Sequence[Draw], pool: AnswerPool, rules: Rules, *, temperature: float
+) -> tuple[Evaluation, tuple[FrozenPass, ...]]:
+    """The same of answers that the policy has drawn at `temperature` already."""
     samples = [each.sample for each in drawn]
     frozen = backbone.frozen(samples, temperature=temperature, pool=pool)
+    log_ratios = [
+        (each.logprobs_T - passed.reference_logprobs_T).sum().item() for each, passed in zip(drawn, frozen, strict=True)
+    ]
     evaluation = Evaluation(
         tuple(samples),
         torch.stack([passed.pooled for passed in frozen if passed.pooled is not None]),
-        kl_nats(drawn, frozen),
+        fmean(log_ratios),
         torch.cat([each.entropy_T for each in drawn]).mean().item(),
         rules.judge(samples),
     )
     return evaluation, tuple(frozen)
-
-
-def kl_nats(drawn: Sequence[Draw], frozen: Sequence[FrozenPass]) -> float:
-    """`Evaluation.kl_nats` of answers and the trunk's passes over them."""
-    return fmean(
-        (each.logprobs_T - passed.reference_logprobs_T).sum().item() for each, passed in zip(drawn, frozen, strict=True)
-    )
 
 
 @torch.no_grad()

@@ -51,14 +51,7 @@ class Learner:
         value = ValueHead(backbone.hidden_size, settings.ppo.value_hidden, seed=settings.seed)
         ppo = Ppo(backbone, value, settings.ppo, seed=settings.seed)
         pool = AnswerPool.of(backbone)
-        featuriser = Featuriser(
-            lambda samples: backbone.features(samples, pool),
-            backbone.tokenizer,
-            cache_size=settings.reward.feature_cache,
-            prompt_tokens=settings.reward.prompt_tokens,
-            response_tokens=settings.reward.response_tokens,
-            held_out_fraction=settings.held_out_fraction,
-        )
+        featuriser = Featuriser.over(backbone, pool, settings)
         reward = RewardModel(feature_dim(backbone.hidden_size), settings.reward, settings.seed)
         rules = Rules(constitution or Constitution(), backbone.tokenizer)
         return cls(backbone, value, ppo, pool, reward, featuriser, rules, copy.deepcopy(ppo.state_dict()))

@@ -24,7 +24,7 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     drawn = backbone.draw(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
     samples = [each.sample for each in drawn]
     learner.ppo.mark_published(version)
-    frozen, earned = of_prefixes(backbone, samples, learner.reward.reward, temperature=temperature)
+    frozen, earned = of_prefixes(backbone, samples, learner.pool, learner.reward.reward, temperature=temperature)
     answers = rollouts(drawn, version=version, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
     learner.ppo.update(answers, frozen, [reward_T[-1].item() for reward_T in earned], potentials(earned))
     return sum(len(sample.response_ids) for sample in samples)

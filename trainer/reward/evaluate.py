@@ -27,15 +27,7 @@ def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[Rewar
     """Examples with the features of the configured base model; prints how far it is."""
     trainer = settings.trainer
     backbone = Backbone(settings.model.path, trainer.lora, dtype=getattr(torch, trainer.dtype), seed=trainer.seed)
-    pool = AnswerPool.of(backbone)
-    featuriser = Featuriser(
-        lambda samples: backbone.features(samples, pool),
-        backbone.tokenizer,
-        cache_size=trainer.reward.feature_cache,
-        prompt_tokens=trainer.reward.prompt_tokens,
-        response_tokens=trainer.reward.response_tokens,
-        held_out_fraction=trainer.held_out_fraction,
-    )
+    featuriser = Featuriser.over(backbone, AnswerPool.of(backbone), trainer)
     examples: list[RewardExample] = []
     for start in range(0, len(judgements), _CHUNK):
         examples += featuriser.examples(judgements[start : start + _CHUNK])

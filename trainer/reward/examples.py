@@ -5,19 +5,22 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from feedback.judgement import Judgement
+from settings.trainer import TrainerSettings
+from trainer.backbone import Backbone
 from trainer.holdout import place
 from trainer.reward.choices import Choice, absolute, ranking
+from trainer.reward.features import AnswerPool
 from trainer.tokens import Sample
 
 Featurise = Callable[[list[Sample]], Tensor]
-"""Features [B, F] of samples, as `trainer.reward.features.pool` makes them."""
+"""Features [B, F] of samples, as `AnswerPool` makes them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -79,6 +82,18 @@ class Featuriser:
         self._response_tokens = response_tokens
         self._held_out_fraction = held_out_fraction
         self._cache: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    @classmethod
+    def over(cls, backbone: Backbone, pool: AnswerPool, settings: TrainerSettings) -> Self:
+        """Of the frozen trunk's features, as settings say."""
+        return cls(
+            lambda samples: backbone.features(samples, pool),
+            backbone.tokenizer,
+            cache_size=settings.reward.feature_cache,
+            prompt_tokens=settings.reward.prompt_tokens,
+            response_tokens=settings.reward.response_tokens,
+            held_out_fraction=settings.held_out_fraction,
+        )
 
     def examples(self, judgements: Sequence[Judgement]) -> list[RewardExample]:
         """One example each; comments and judgements without an answer have nothing to learn from and are left out."""

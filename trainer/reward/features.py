@@ -19,7 +19,7 @@ _LENGTH_STD = 0.25
 
 
 def feature_dim(hidden_size: int) -> int:
-    """F of `pool` for a trunk of this width."""
+    """F of `AnswerPool` for a trunk of this width."""
     return 3 * hidden_size + _BUCKETS + SIZE + 1
 
 
@@ -104,7 +104,7 @@ class Standardiser:
 
 
 def prior_deviation(dimension: int, settings: RewardSettings) -> Tensor:
-    """Deviation of every standardised feature's weight before anything is learned, [F], F of `pool`.
+    """Deviation of every standardised feature's weight before anything is learned, [F], F of `AnswerPool`.
 
     A block of n features shares its block's variance, so that width does not decide how much it says.
     """
