@@ -27,6 +27,7 @@ lint: ## Style, types, import rules
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/mypy bench
 	@.venv/bin/lint-imports
 
 proto: ## Regenerate the stubs beside proto/foldback/v1/*.proto

@@ -102,19 +102,21 @@ class Stack:
             leash.release()
 
 
-async def ask(chat: chat_pb2_grpc.ChatServiceStub, question: chat_pb2.CreateChatRequest, early: bool) -> str:
+async def ask(chat: "chat_pb2_grpc.ChatServiceAsyncStub", question: chat_pb2.CreateChatRequest, early: bool) -> str:
     """The answer's token; `early`: as soon as the answer begins."""
     if not early:
         return str((await chat.CreateChat(question, timeout=10)).feedback_token)
     stream = chat.StreamChat(chat_pb2.StreamChatRequest(chat=question), timeout=10)
-    token = str((await stream.read()).started.feedback_token)
+    first = await stream.read()
+    assert isinstance(first, chat_pb2.StreamChatResponse), "a stream begins with `started`"
+    token = str(first.started.feedback_token)
     reading = asyncio.create_task(read_out(stream))
     READING.add(reading)
     reading.add_done_callback(READING.discard)
     return token
 
 
-async def read_out(stream: grpc.aio.UnaryStreamCall) -> None:
+async def read_out(stream: "grpc.aio.UnaryStreamCall[chat_pb2.StreamChatRequest, chat_pb2.StreamChatResponse]") -> None:
     """To its end, however that comes."""
     with suppress(grpc.aio.AioRpcError):
         while await stream.read() is not grpc.aio.EOF:

@@ -156,7 +156,7 @@ async def measure_calls(result: Report, broker: str, model: str, rounds: int, ca
         producer = KafkaProducer(**producer_options(settings))
         stack.callback(producer.close)
         bare = Bare(producer, pair(0)[1].value)
-        single: dict[str, Call] = {"bare": bare.one} | {kind: each.one for kind, each in servers.items()}
+        single: dict[str, Call] = {"bare": bare.one, **{kind: each.one for kind, each in servers.items()}}
         for call in single.values():
             await closed_loop(call, 200, 32)
         found = Found()

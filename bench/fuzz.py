@@ -32,7 +32,7 @@ async def attack(address: str, dice: random.Random, signer: TokenSigner, calls: 
     """Statuses by name."""
     codes: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(address) as channel:
-        submit = channel.unary_unary(SUBMIT)
+        submit: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(SUBMIT)
 
         async def one() -> None:
             try:

@@ -19,7 +19,7 @@ from statistics import quantiles
 
 import grpc
 from harness.processes import DEFAULT_MODEL, Process, process
-from harness.report import Report, arguments
+from harness.report import Report, Row, arguments
 
 from feedback.consumer import open_consumer
 from feedback.embedded_broker import EmbeddedBroker
@@ -148,7 +148,7 @@ def report(users: Users, topic: dict[str, list[str]], drain_s: float, deepest_mb
     result = Report("The brokers away under load")
     for phase in PHASES:
         chat, rated = (quantiles(seconds[phase], n=100) for seconds in (users.chat_s, users.feedback_s))
-        row = {"phase": phase, "chats": len(users.chat_s[phase]), "chat p50 ms": 1e3 * chat[49]}
+        row: Row = {"phase": phase, "chats": len(users.chat_s[phase]), "chat p50 ms": 1e3 * chat[49]}
         row |= {"chat p99 ms": 1e3 * chat[98], "feedback p50 ms": 1e3 * rated[49], "feedback p99 ms": 1e3 * rated[98]}
         result.rows.append(row)
     sent = {name for ids in users.accepted.values() for name in ids}

@@ -77,9 +77,9 @@ class Measured:
 @dataclass
 class Deployment:
     server: Process
-    chat: chat_pb2_grpc.ChatServiceStub
-    policies: policy_pb2_grpc.PolicyServiceStub
-    rollouts: rollout_pb2_grpc.RolloutServiceStub
+    chat: "chat_pb2_grpc.ChatServiceAsyncStub"
+    policies: "policy_pb2_grpc.PolicyServiceAsyncStub"
+    rollouts: "rollout_pb2_grpc.RolloutServiceAsyncStub"
     registry: Registry
 
     async def promote(self, version: str) -> float:
@@ -127,7 +127,7 @@ async def off_by(deployment: Deployment, weights: Path) -> float:
     prompts, answers = [list(r.prompt_token_ids) for r in rollouts], [list(r.token_ids) for r in rollouts]
     fresh = await asyncio.to_thread(fresh_logprobs, weights, prompts, answers)
     served = [logprob for rollout in rollouts for logprob in rollout.logprobs]
-    return mean(abs(a - b) for a, b in zip(served, fresh, strict=True))
+    return float(mean(abs(a - b) for a, b in zip(served, fresh, strict=True)))
 
 
 async def fill_kv_cache(deployment: Deployment) -> None:

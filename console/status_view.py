@@ -15,7 +15,7 @@ FLOW = ("responses", "accepted", "joined", "learned")
 STAGES = {"learned": "learned by an active version"}
 """What a canary learned counts once users have kept it."""
 PHRASES = {
-    "ppo_iterations": "{:.0f} PPO iterations",
+    "ppo_iterations": "{:.0f} PPO iterations since its start",
     "versions_published": "{:.0f} versions made active",
     "ppo_kl_nats": "{:.1f} nats from the reference",
     "reward_accuracy_held_out": "reward model right on {:.0%} of held-out pairs",

@@ -32,6 +32,8 @@ class CutLog(EventLog):
 
 
 class Echo(chat_pb2_grpc.ChatServiceServicer, feedback_pb2_grpc.FeedbackServiceServicer):
+    """The calls that are measured; the others are UNIMPLEMENTED."""
+
     async def CreateChat(  # noqa: N802
         self, request: chat_pb2.CreateChatRequest, context: object
     ) -> chat_pb2.CreateChatResponse:
@@ -52,8 +54,8 @@ class Echo(chat_pb2_grpc.ChatServiceServicer, feedback_pb2_grpc.FeedbackServiceS
 
 async def echo() -> None:
     bare = grpc.aio.server()
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(Echo(), bare)
-    feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(Echo(), bare)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(Echo(), bare)  # type: ignore[abstract]
+    feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(Echo(), bare)  # type: ignore[abstract]
     port = bare.add_insecure_port("127.0.0.1:0")
     await bare.start()
     print(f"chat 127.0.0.1:{port}\nserving echo", flush=True)
@@ -62,7 +64,7 @@ async def echo() -> None:
 
 async def serve(kind: str, broker: str, model: str, folder: Path) -> None:
     if kind == "cut":
-        server.app.EventLog = CutLog  # type: ignore[misc]
+        server.app.EventLog = CutLog  # type: ignore[attr-defined]
     settings = bench_settings(folder, model, broker)
     # No rater is told to slow down.
     changes = {"rater_per_minute": 0.0, "keep_until_read": "auto" if kind == "kept" else "never"}

@@ -1,5 +1,6 @@
 """The learning bench as a picture: a row a persona, against judgements and against minutes, a colour an arm."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ matplotlib.use("Agg")  # before pyplot: no display is needed
 
 import matplotlib.pyplot as plt
 
-AGAINST = {"judgements": lambda point: point["rated"], "minutes": lambda point: point["elapsed_s"] / 60}
+AGAINST: dict[str, Callable[[dict[str, float]], float]] = {
+    "judgements": lambda point: point["rated"],
+    "minutes": lambda point: point["elapsed_s"] / 60,
+}
 
 
 def plot(found: dict[Run, dict[str, Any]], path: Path) -> None:
     """Rise of held-out utility over the base policy's, in its standard deviations; a thin line a seed."""
     personas = list(dict.fromkeys(run.persona for run in found))
-    colours = dict(zip(ARMS, plt.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
+    colours = dict(zip(ARMS, plt.get_cmap("tab10").colors, strict=False))
     figure, grid = plt.subplots(
         len(personas), len(AGAINST), figsize=(10, 2.6 * len(personas)), sharex="col", squeeze=False, dpi=150
     )

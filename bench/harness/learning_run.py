@@ -88,7 +88,8 @@ def _policy(scratch: Path) -> dict[str, float]:
     figures = {name: manifest.figures[name] for name in GATE_FIGURES if manifest.files}
     weights = registry.fetch(active, scratch / "fetched") / "weights" if manifest.files else DEFAULT_MODEL
     told = _python("harness.speech", str(DEFAULT_MODEL), str(weights), check=True)
-    return figures | json.loads(told.stdout.splitlines()[-1])
+    speech: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
+    return figures | speech
 
 
 def _python(module: str, *arguments: str, check: bool, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ def bench_settings(data_dir: Path, model: str, broker: str, **server: object) ->
         model=ModelSettings(name=model),
         feedback=FeedbackSettings(bootstrap_servers=broker),
         registry=RegistrySettings(poll_interval_s=0.1),
-        server=ServerSettings(**{"port": 0, "admin_port": 0, "metrics_port": 0, **server}),  # type: ignore[arg-type]
+        server=ServerSettings(**{"port": 0, "admin_port": 0, "metrics_port": 0, **server}),
     )
 
 
@@ -45,14 +45,14 @@ class Process:
     def cpu_s(self) -> float:
         """Seconds of user and system time of this process alone, not of its children."""
         if sys.platform == "linux":  # as clock_getcpuclockid(3): psutil counts ticks of 10 ms, a tenth of a round
-            return time.clock_gettime((~self._root.pid << 3) | 2)
+            return float(time.clock_gettime((~self._root.pid << 3) | 2))
         times = self._root.cpu_times()
         return float(times.user + times.system)
 
     def rss_mb(self) -> float:
         """Resident memory of the process and all its children."""
         family = [self._root, *self._root.children(recursive=True)]
-        return sum(process.memory_info().rss for process in family) / 2**20
+        return float(sum(process.memory_info().rss for process in family) / 2**20)
 
 
 class Leash:

@@ -39,10 +39,11 @@ class Report:
     def print(self) -> None:
         console = Console(width=None if sys.stdout.isatty() else 160)
         table = Table(title=self.title, title_justify="left")
-        for name in dict.fromkeys(name for row in self.rows for name in row):
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        for name in names:
             table.add_column(name, justify="left" if isinstance(self.rows[0].get(name), str) else "right")
         for row in self.rows:
-            table.add_row(*(_shown(row.get(column.header, "")) for column in table.columns))  # type: ignore[call-overload]
+            table.add_row(*(_shown(row.get(name, "")) for name in names))
         console.print(table)
         for target in self.targets:
             verdict = "holds" if target["holds"] else "[bold]DOES NOT HOLD[/]"

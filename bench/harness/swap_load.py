@@ -31,7 +31,7 @@ class Gap:
 class Crowd:
     """Clients that ask one question after another, each in a stream of its own."""
 
-    stub: chat_pb2_grpc.ChatServiceStub
+    stub: "chat_pb2_grpc.ChatServiceAsyncStub"
     tokens: int
     """Of an answer, on average: half of it at least, and up to half as much again."""
     gaps: list[Gap] = field(default_factory=list)

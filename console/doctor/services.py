@@ -99,7 +99,7 @@ async def trainer(place: Endpoints) -> Answer:
     if not ours(samples):
         return [], False
     learned = total(samples, "foldback_ppo_iterations_total") or 0
-    found = [ok("trainer", f"{place.trainer_metrics} answers, {learned:.0f} PPO iterations so far")]
+    found = [ok("trainer", f"{place.trainer_metrics} answers, {learned:.0f} PPO iterations since its start")]
     checkpoint = total(samples, "foldback_checkpoint_timestamp_seconds")
     if checkpoint and learned and time.time() - checkpoint > STALE_CHECKPOINT_S:
         age = (time.time() - checkpoint) / 3600

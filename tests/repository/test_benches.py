@@ -1,6 +1,7 @@
 """Every bench says what it does, started as its docstring and the README start it, without anything on the path; and
 leaves nothing running, however it ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -30,6 +31,36 @@ def test_it_starts_and_says_what_it_does(bench: str) -> None:
     )
     assert said.returncode == 0, said.stderr
     assert "--json" in said.stdout
+
+
+WORKLOAD: dict[str, object] = {
+    "threads": 1,
+    "prompts": [[5, 6, 7], [8, 9]],
+    "tokens": 6,
+    "temperature": 1.0,
+    "minibatches": 1,
+    "learning_rate": 1e-4,
+    "lora": {"r": 2},
+    "lora_share": 1.0,
+}
+
+
+@pytest.mark.slow
+def test_our_trainer_beside_trls_makes_its_update(tiny_model: Path, tmp_path: Path) -> None:
+    """The figures come where TRL is installed; this half runs everywhere."""
+    workload = tmp_path / "workload.json"
+    workload.write_text(json.dumps(WORKLOAD | {"model": str(tiny_model)}))
+    told = subprocess.run(
+        [sys.executable, ROOT / "bench/harness/ppo_ours.py", workload],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'bench'}"},
+        input="go\ngo\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert [json.loads(line)["tokens"] for line in told.stdout.splitlines()] == [12, 12]
 
 
 SERVER = """
