@@ -1,4 +1,6 @@
-"""What the trainer learns from simulated users, rehearsed: no server, no broker, no gate, a fifth of the time.
+"""What the trainer learns from simulated users, rehearsed: no server, no broker, a fifth of the time.
+
+There is no gate either, but a policy that has drifted too far is led back as the gate would lead it.
 
 Reward model, rules and PPO are the trainer's own, fed as bench/learning.py feeds them: users judge answers of every
 version, the reward model is updated, and some iterations of PPO on rollouts of that version make the next. So settings
@@ -26,6 +28,7 @@ from console.simulate import Crowd
 from feedback.judgement import Judgement
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
+from trainer.drift import lead_back
 from trainer.evaluation import Reference, evaluate, measure, perplexity_ratio
 from trainer.improve import improve
 from trainer.learner import Learner
@@ -91,6 +94,8 @@ class Rehearsal:
             }
             if learner.reward.ready and version < count:
                 self._learn(str(version), to_learn_from)
+                most = settings.gate.max_base_perplexity
+                lead_back(backbone, reference, settings.temperature, most=most)
 
     def _answers(self, version: int) -> tuple[list[Draw], list[Shown]]:
         """Rollouts of all iterations that make the next version, and what users see meanwhile: several a question."""

@@ -42,8 +42,8 @@ class GateSettings(Section):
     """Length of such a phrase. Shorter ones are style: a greeting, a question at the end."""
     max_base_perplexity: float = Field(default=1.3, ge=1)
     """Perplexity of the base model's own answers under the candidate over that under the base, at most: beyond, it has
-    forgotten how to speak. On questions of users, which is where it was to change; on others it is nearer to 1: 1.2 and
-    1.6 here were 1.06 and 1.20 there, at most 1.4 was 1.16."""
+    forgotten how to speak, and is led back to here before it is judged. On questions of users, which is where it was to
+    change; on others it is nearer to 1: 1.2 and 1.6 here were 1.06 and 1.20 there, at most 1.4 was 1.16."""
     max_rule_growth: float = Field(default=0.1, ge=0, lt=1)
     """Of rules with a veto: the share of answers that break one may be shown, at `confidence`, to be higher than the
     active version's or the base model's by no more than this."""

@@ -15,7 +15,7 @@ from settings.ppo import LoraSettings
 from trainer import attention, lora_merge, lower_trunk, sampling
 from trainer.batching import Layout, lay_out, micro_batches
 from trainer.logprobs import token_logprobs
-from trainer.lora import adapt, first_adapted_layer
+from trainer.lora import adapt, first_adapted_layer, scale
 from trainer.lower_trunk import LowerStates
 from trainer.tokens import Sample
 from trainer.upper_trunk import UpperTrunk
@@ -201,6 +201,10 @@ class Backbone:
         """Whether the adapter that `save_adapter` wrote there is, bit for bit, the present one."""
         saved, own = load_peft_weights(str(directory), device="cpu"), get_peft_model_state_dict(self.model)
         return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in saved)
+
+    def scale_adapter(self, share: float) -> None:
+        """W + s B A becomes W + share · s B A."""
+        scale(self.model, share)
 
     def save_merged(self, directory: Path) -> None:
         """A complete model directory: bf16 safetensors of W + s B A, config and tokenizer."""

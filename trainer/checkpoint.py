@@ -43,6 +43,12 @@ class Progress:
     """PPO iterations since the anchor."""
     gated: int = 0
     """Iteration at which the gate last left a candidate undecided."""
+    examined: int = 0
+    """Iteration whose policy the gate last looked at."""
+    gates: int = 0
+    """Policies that it has looked at."""
+    asked: tuple[str, ...] = ()
+    """Fingerprints of the prompts that they answered: the next ones are asked the same, after a restart, too."""
     anchor: int = 0
     """Serial of the checkpoint whose policy is `continues_from`; 0: none."""
     fallback: int = 0
@@ -83,7 +89,8 @@ class Checkpoints:
         serial = max(self._serials(), default=0)
         if not serial:
             return None
-        return Progress(**json.loads((self.path(serial) / _PROGRESS).read_text()))
+        told = json.loads((self.path(serial) / _PROGRESS).read_text())
+        return Progress(**told | {"asked": tuple(told.get("asked", ()))})
 
     def path(self, serial: int) -> Path:
         return self._root / f"checkpoint-{serial:08d}"

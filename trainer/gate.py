@@ -1,8 +1,8 @@
 """The gate: what a policy has to show on held-out prompts before a user sees it.
 
 The candidate, the active policy and the base model answer the same prompts from the same seed, by the trainer's own
-sampling, so that serving is not touched. Each check has a figure, a bound and a verdict; all of them go into the
-version's manifest.
+sampling, so that serving is not touched. A candidate that has drifted too far is led back first, as far as it must.
+Each check has a figure, a bound and a verdict; all of them go into the version's manifest.
 """
 
 import math
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from settings.gate import GateSettings
 from trainer.backbone import Backbone, FrozenPass
-from trainer.evaluation import Evaluation, Reference, evaluate, perplexity_ratio, phrase_growth
-from trainer.prompts import PromptPool, for_gate
+from trainer.drift import lead_back
+from trainer.evaluation import Evaluation, Reference, evaluate, phrase_growth
+from trainer.prompts import PromptPool, fingerprint, for_gate
 from trainer.publish import policy_of
 from trainer.reward.features import AnswerPool
 from trainer.rules import Rules
@@ -63,6 +64,9 @@ class Report:
     reward: float
     """Mean conservative reward of the candidate, in deviations of the reference's samples."""
     active_reward: float
+    kept: float
+    """Share of its way from the base that the candidate was left: 1 where it was not led back. Killed since then, the
+    trainer sees 1 as well: so this is in no manifest."""
 
     @property
     def verdict(self) -> Verdict:
@@ -115,13 +119,17 @@ class Gate:
         self._temperature = temperature
         self._seed = seed
         self._prompts: list[tuple[int, ...]] = []
-        self._gates = 0
+        self.remember(candidate=0, gates=0, asked=())
         self._reference: Reference | None = None
         self._active: tuple[str, Evaluation] | None = None
-        self._candidate: tuple[int, Evaluation, float] | None = None
+
+    def remember(self, *, candidate: int, gates: int, asked: tuple[str, ...]) -> None:
+        """What a restart must not change: who was examined last, how many were, and what they were asked."""
+        self.last, self.gates, self.asked = candidate, gates, asked
+        self._candidate: tuple[int, Evaluation, tuple[float, float]] | None = None
 
     def knows(self, candidate: int) -> bool:
-        """Whether `candidate` is the last that was examined."""
+        """Whether `candidate` is the last that was examined, and its answers are at hand."""
         return self._candidate is not None and self._candidate[0] == candidate
 
     def examine(
@@ -129,10 +137,13 @@ class Gate:
     ) -> tuple[Report, Evaluation]:
         """Judge the backbone's present policy against version `active`, both on held-out prompts of `pool`.
 
+        Where it has drifted from the base past `max_base_perplexity` it is led back, and is another from then on.
+
         Args:
             candidate: tells this policy from those examined before; of one that it `knows`, no answers are drawn.
         """
-        self._choose_prompts(pool, again=self.knows(candidate))
+        self._choose_prompts(pool, again=candidate == self.last)
+        self.last = candidate
         if self._reference is None:
             with policy_of(self._backbone, self._base_adapter, self._scratch):
                 self._reference = Reference(*self._answers())
@@ -141,11 +152,12 @@ class Gate:
                 untrained = self._backbone.holds(self._base_adapter)
                 self._active = active, self._reference.evaluation if untrained else self._answers()[0]
         if not self.knows(candidate):
-            forgotten = perplexity_ratio(self._backbone, self._reference, self._temperature)
-            self._candidate = candidate, self._answers()[0], forgotten
+            most = self._settings.max_base_perplexity
+            drift = lead_back(self._backbone, self._reference, self._temperature, most=most)
+            self._candidate = candidate, self._answers()[0], drift
         assert self._candidate
-        _, evaluation, forgotten = self._candidate
-        report = judge(evaluation, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
+        _, evaluation, drift = self._candidate
+        report = judge(evaluation, self._active[1], self._reference.evaluation, drift, score, self._settings)
         return report, evaluation
 
     def promoted(self, version: str, evaluation: Evaluation) -> None:
@@ -154,9 +166,10 @@ class Gate:
 
     def _choose_prompts(self, pool: PromptPool, *, again: bool) -> None:
         """The same as last time, until they are due to change or a user has withdrawn one."""
-        keep = self._prompts if again or self._gates % self._settings.fresh_prompts_every else []
+        keep = self.asked if again or self.gates % self._settings.fresh_prompts_every else ()
         chosen = for_gate(pool, self._settings.prompts, self._backbone.tokenizer, keep=keep)
-        self._gates += not again
+        self.gates += not again
+        self.asked = tuple(map(fingerprint, chosen))
         if chosen != self._prompts:
             self._prompts, self._reference, self._active, self._candidate = chosen, None, None, None
 
@@ -176,15 +189,16 @@ def judge(
     candidate: Evaluation,
     active: Evaluation,
     reference: Evaluation,
-    base_perplexity: float,
+    drift: tuple[float, float],
     score: Score,
     settings: GateSettings,
 ) -> Report:
     """Compare evaluations of the same prompts, in the same order.
 
     Args:
-        base_perplexity: `perplexity_ratio` of the candidate.
+        drift: what `lead_back` found of the candidate, and did.
     """
+    base_perplexity, kept = drift
     rewards_P, active_rewards_P = (score(each) + each.rules.rewards for each in (candidate, active))
     wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
     win_rate = wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
@@ -204,7 +218,7 @@ def judge(
         Check.within("base_perplexity", base_perplexity, high=settings.max_base_perplexity),
         *_rules_kept(candidate, active, reference, settings),
     )
-    return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item())
+    return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item(), kept)
 
 
 def _beside_the_reference(candidate: Evaluation, reference: Evaluation, settings: GateSettings) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -59,20 +60,31 @@ class GateStep:
             seed=settings.seed,
         )
 
-    def look_ahead(self, progress: Progress, canary_adapter: Path) -> bool:
-        """Examine the next candidate while the canary, whose place it would take, is on trial: `judge` then has only
-        to decide, by the reward model of that time. False: that has been done.
+    def remember(self, progress: Progress) -> None:
+        """Go on as the trainer that saved `progress`, whose policy is the learner's."""
+        self._gate.remember(candidate=progress.examined, gates=progress.gates, asked=progress.asked)
+
+    def examine(self, progress: Progress, rival_adapter: Path) -> Progress | None:
+        """Look at the present policy, and lead it back if it has drifted too far. `judge` then has only to decide, by
+        the reward model of that time: the canary, whose place it would take, may be on trial until then.
 
         Args:
-            canary_adapter: of `progress.canary`.
+            rival_adapter: of the version that training continues from.
+
+        Returns:
+            With what to remember, and to save, before anything of this policy is published: it may be another now.
+            None: it has been looked at, or nothing is to be seen.
         """
-        if self._gate.knows(progress.iteration) or not self._learner.finite:
-            return False
-        self._examine(progress, canary_adapter)
-        return True
+        if progress.examined == progress.iteration or not self._learner.finite:
+            return None
+        report, _ = self._examine(progress, rival_adapter)
+        if report.kept < 1:
+            log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", progress.iteration, report.kept)
+        gate = self._gate
+        return replace(progress, examined=gate.last, gates=gate.gates, asked=gate.asked)
 
     def judge(self, progress: Progress, active_adapter: Path) -> Outcome:
-        """Judge the present policy, and publish it unless that is put off.
+        """Judge the present policy, which was examined, and publish it unless that is put off.
 
         Args:
             active_adapter: of `progress.version`.

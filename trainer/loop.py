@@ -135,7 +135,7 @@ class Trainer:
                 self._pass_gate()
                 return ""
             undecided = self.canary.check(next_is_ready=True)
-            if not undecided or self._gate.look_ahead(self.progress, self._anchored_adapter):
+            if not undecided or self._examine():
                 return ""  # the next turn follows
         held_up = undecided or self._readiness.why_not_ppo(self.progress)
         # In turns where both could go on: however much people say, the policy improves.
@@ -189,7 +189,15 @@ class Trainer:
         """Of the version that training continues from."""
         return adapter_in(self._checkpoints.path(self.progress.anchor))
 
+    def _examine(self) -> bool:
+        """Have the gate look at the next candidate. False: it has."""
+        examined = self._gate.examine(self.progress, self._anchored_adapter)
+        if examined is not None:
+            self._save(examined)
+        return examined is not None
+
     def _pass_gate(self) -> None:
+        self._examine()
         progress = self.progress
         match self._gate.judge(progress, self._anchored_adapter):
             case Outcome.GO_BACK:
@@ -207,6 +215,7 @@ class Trainer:
         for version in publish.reject_unfinished(self._registry):
             log.info("%s was published and never judged: rejected", version)
         progress = self._checkpoints.latest()
+        self._gate.remember(progress or Progress())
         if progress is None:
             return Progress()
         directory = self._checkpoints.path(progress.serial)

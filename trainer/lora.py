@@ -33,6 +33,14 @@ def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftMode
         return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)
 
 
+@torch.no_grad()
+def scale(model: PeftModel, share: float) -> None:
+    """s B A becomes share · s B A, in place: an optimiser of the adapters goes on with the same tensors."""
+    for layer in model.modules():
+        if isinstance(layer, LowRankLinear):
+            layer.lora_B[ADAPTER].weight.mul_(share)
+
+
 def first_adapted_layer(depth: int, share: float) -> int:
     """Index of the lowest of `depth` layers that carries adapters, when the top `share` of them do."""
     return depth - max(1, round(depth * share))

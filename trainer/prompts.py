@@ -1,5 +1,6 @@
 """Which prompts teach and which only judge."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,19 +79,23 @@ def for_rollouts(pool: PromptPool, count: int, seed: int) -> list[Prompt]:
     return chosen
 
 
-def for_gate(
-    pool: PromptPool, count: int, tokenizer: Any, *, keep: Sequence[tuple[int, ...]] = ()
-) -> list[tuple[int, ...]]:
+def for_gate(pool: PromptPool, count: int, tokenizer: Any, *, keep: Sequence[str] = ()) -> list[tuple[int, ...]]:
     """Token ids of `count` prompts: held-out ones in an order that hardly changes from gate to gate, then probes.
 
-    `keep` are asked again if all of them may be, and nobody has withdrawn one since.
+    Those with the fingerprints `keep` are asked again if all of them may be, and nobody has withdrawn one since.
     """
     chosen = with_probes(sorted(pool.held_out, key=_place), count, tokenizer)
     if len(keep) != len(chosen):
         return chosen
-    allowed = {token_ids(tokenizer, prompt) for prompt in pool.held_out}
-    allowed |= {chat_ids(tokenizer, (("user", question),)) for question in PROBES}
-    return list(keep) if allowed.issuperset(keep) else chosen
+    allowed = [token_ids(tokenizer, prompt) for prompt in pool.held_out]
+    allowed += [chat_ids(tokenizer, (("user", question),)) for question in PROBES]
+    named = {fingerprint(prompt): prompt for prompt in allowed}
+    return [named[name] for name in keep] if named.keys() >= set(keep) else chosen
+
+
+def fingerprint(prompt_ids: tuple[int, ...]) -> str:
+    """Tells a prompt from others where its text may not be kept."""
+    return hashlib.sha256(repr(prompt_ids).encode()).hexdigest()[:16]
 
 
 def with_probes(prompts: Sequence[Prompt], count: int, tokenizer: Any) -> list[tuple[int, ...]]:

@@ -181,10 +181,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch, *, killed: bool) -> Trai
                     patch.setattr(what, name, die)
                     dying.turn()
             trainer = world.trainer()
-        before = trainer.progress.serial
         waiting = trainer.turn()
-        if killed and not waiting and trainer.progress.serial == before:
-            waiting = trainer.turn()  # what it looked ahead at is in memory alone
         if "users' word" in waiting and thumbs:
             world.users_thumb(thumbs.pop(0))
         elif waiting:
@@ -193,11 +190,14 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch, *, killed: bool) -> Trai
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("perplexity", [1e9, 1.02], ids=["free", "led back"])
 def test_killed_at_any_step_of_a_trial_it_comes_to_the_same_numbers(
-    tmp_path: Path, tiny_model: Path, rated: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, rated: Path, monkeypatch: pytest.MonkeyPatch, perplexity: float
 ) -> None:
+    gate = ON_TRIAL.gate.model_copy(update={"max_base_perplexity": perplexity})
+    settings = ON_TRIAL.model_copy(update={"gate": gate})
     straight, killed = (
-        World(shutil.copytree(rated, tmp_path / name), tiny_model, ON_TRIAL) for name in ("straight", "killed")
+        World(shutil.copytree(rated, tmp_path / name), tiny_model, settings) for name in ("straight", "killed")
     )
     one, other = live(straight, monkeypatch, killed=False), live(killed, monkeypatch, killed=True)
     assert replace(one.progress, serial=0, anchor=0) == replace(other.progress, serial=0, anchor=0)
@@ -205,6 +205,8 @@ def test_killed_at_any_step_of_a_trial_it_comes_to_the_same_numbers(
     ends = [world.registry.state() for world in (straight, killed)]
     assert ends[0].active == ends[1].active != straight.base
     assert all(PolicyState.ROLLED_BACK in end.states.values() for end in ends)
+    told = [[world.registry.manifest(name).figures for name in sorted(ends[0].states)] for world in (straight, killed)]
+    assert told[0] == told[1], "what the gate found, too"
     learned = [[j.feedback_id for j in world.store.judgements()] for world in (straight, killed)]
     assert learned[0] == learned[1]
     assert straight.store.funnel() == killed.store.funnel()

@@ -57,7 +57,7 @@ def first_feature(answers: Evaluation) -> torch.Tensor:
 def examined(
     candidate: Evaluation, active: Evaluation, reference: Evaluation | None = None, *, base_perplexity: float = 1.0
 ) -> Report:
-    return judge(candidate, active, reference or active, base_perplexity, first_feature, SETTINGS)
+    return judge(candidate, active, reference or active, (base_perplexity, 1.0), first_feature, SETTINGS)
 
 
 def verdicts(candidate: Evaluation, active: Evaluation, reference: Evaluation | None = None) -> dict[str, Verdict]:
@@ -188,7 +188,7 @@ def test_only_the_candidates_answers_are_drawn_while_prompts_and_active_version_
     gate = gate_over(policy, tmp_path)
     base, asked = tmp_path / "base", pool("a", "bb", "ccc", "dddd")
 
-    candidates = count()
+    candidates = count(1)
 
     def examine(asked: PromptPool, active: str, adapter: Path) -> tuple[int, Report, Evaluation]:
         before = gate.drawn
@@ -224,7 +224,7 @@ def test_prompts_change_when_they_are_due(tiny_model: Path, tmp_path: Path) -> N
     few, more = pool("a", "bb", "ccc", "dddd"), pool(*(letter * 3 + "x" * n for n, letter in enumerate("abcdefgh")))
     both = PromptPool((), few.held_out + more.held_out)
     drawn = []
-    for candidate, asked in enumerate((few, few, both, both)):
+    for candidate, asked in enumerate((few, few, both, both), start=1):
         before = gate.drawn
         gate.examine(asked, first_feature, candidate=candidate, active="p0", active_adapter=tmp_path / "base")
         drawn.append(gate.drawn - before)

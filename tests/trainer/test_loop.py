@@ -169,6 +169,26 @@ def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> Non
 
 
 @pytest.mark.slow
+def test_a_candidate_that_has_drifted_too_far_is_led_back_and_served(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = mean_taste(world)
+    trainer = world.trainer(with_gate(max_base_perplexity=1.02))
+    with caplog.at_level("INFO", "trainer"):
+        turns(trainer)
+    served = [version for version in world.registry.state().history if version != world.base]
+    assert served, "where it was refused for its drift alone"
+    figures = [world.registry.manifest(version).figures for version in served]
+    assert all(each["gate_base_perplexity"] <= 1.02 for each in figures)
+    assert max(each["gate_base_perplexity"] for each in figures) > 1.01, "and no further than it must"
+    assert "led back to 0." in caplog.text
+    weights = adapter(world.registry.fetch(served[-1], Path("unused")) / "adapter")
+    held = adapter(trainer._anchored_adapter)
+    assert all(torch.equal(weights[name], held[name]) for name in weights), "training goes on from what is served"
+    assert mean_taste(world) > before, "and what was learned is not lost"
+
+
+@pytest.mark.slow
 def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
     trainer = world.trainer()
     turns(trainer, until_version=True)
@@ -211,10 +231,11 @@ def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("perplexity", [1e9, 1.02], ids=["free", "led back"])
 def test_killed_at_any_turn_it_comes_to_the_same_numbers(
-    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch, perplexity: float
 ) -> None:
-    settings = SETTINGS.model_copy(update={"iterations_per_judgement": 0.05})
+    settings = with_gate(max_base_perplexity=perplexity)
     straight, killed = (
         World(shutil.copytree(rankings, tmp_path / name), tiny_model, settings) for name in ("straight", "killed")
     )
