@@ -118,15 +118,21 @@ class Gate:
         self._scratch = scratch
         self._temperature = temperature
         self._seed = seed
+        self.last = 0
+        """The candidate that was examined last."""
+        self.gates = 0
+        """Candidates examined."""
+        self.asked: tuple[str, ...] = ()
+        """Fingerprints of the prompts that they answered."""
         self._prompts: list[tuple[int, ...]] = []
-        self.remember(candidate=0, gates=0, asked=())
         self._reference: Reference | None = None
         self._active: tuple[str, Evaluation] | None = None
-
-    def remember(self, *, candidate: int, gates: int, asked: tuple[str, ...]) -> None:
-        """What a restart must not change: who was examined last, how many were, and what they were asked."""
-        self.last, self.gates, self.asked = candidate, gates, asked
         self._candidate: tuple[int, Evaluation, tuple[float, float]] | None = None
+
+    def remember(self, *, last: int, gates: int, asked: tuple[str, ...]) -> None:
+        """Go on as before a restart. The backbone's policy may be another than the last candidate examined here."""
+        self.last, self.gates, self.asked = last, gates, asked
+        self._candidate = None
 
     def knows(self, candidate: int) -> bool:
         """Whether `candidate` is the last that was examined, and its answers are at hand."""

@@ -62,7 +62,7 @@ class GateStep:
 
     def remember(self, progress: Progress) -> None:
         """Go on as the trainer that saved `progress`, whose policy is the learner's."""
-        self._gate.remember(candidate=progress.examined, gates=progress.gates, asked=progress.asked)
+        self._gate.remember(last=progress.examined, gates=progress.gates, asked=progress.asked)
 
     def examine(self, progress: Progress, rival_adapter: Path) -> Progress | None:
         """Look at the present policy, and lead it back if it has drifted too far. `judge` then has only to decide, by
