@@ -231,6 +231,25 @@ def test_prompts_change_when_they_are_due(tiny_model: Path, tmp_path: Path) -> N
     assert drawn == [8, 4, 8, 4]
 
 
+def test_after_a_restart_the_same_is_asked(tiny_model: Path, tmp_path: Path) -> None:
+    few = pool("a", "bb", "ccc", "dddd")
+    more = PromptPool((), pool("eeeee", "ffffff", "ggggggg", "hhhhhhhh").held_out + few.held_out)
+
+    def asked(gate: Counted, asked: PromptPool, candidate: int) -> tuple[str, ...]:
+        gate.examine(asked, first_feature, candidate=candidate, active="p0", active_adapter=tmp_path / "base")
+        return gate.asked
+
+    gate = gate_over(backbone(tiny_model), tmp_path, fresh_prompts_every=2)
+    first = asked(gate, few, 1)
+    again = gate_over(backbone(tiny_model), tmp_path, fresh_prompts_every=2)
+    again.remember(last=gate.last, gates=gate.gates, asked=gate.asked)
+    assert asked(again, more, 1) == first, "the same candidate, whose answers were lost"
+    assert asked(again, more, 2) == first
+    assert asked(again, more, 3) != first, "due to change"
+    forgetful = gate_over(backbone(tiny_model), tmp_path, fresh_prompts_every=2)
+    assert asked(forgetful, more, 1) != first
+
+
 def test_a_candidate_examined_ahead_is_judged_by_the_reward_model_of_later(tiny_model: Path, tmp_path: Path) -> None:
     policy = backbone(tiny_model)
     gate = gate_over(policy, tmp_path, fresh_prompts_every=1)
