@@ -75,6 +75,7 @@ def _play(run: Run, work: Path) -> dict[str, Any]:
         ended = _python("console.cli", *command, check=False, **environment)
         if not (out / "demo.json").exists():
             raise RuntimeError(f"{run.name}: the demo measured nothing: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+        (out / "demo.txt").write_text(ended.stdout)
         demo: dict[str, Any] = json.loads((out / "demo.json").read_text())
         return demo | {"policy": _policy(scratch)}
 
