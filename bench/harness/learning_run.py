@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,7 @@ def _play(run: Run, work: Path) -> dict[str, Any]:
         if not (out / "demo.json").exists():
             raise RuntimeError(f"{run.name}: the demo measured nothing: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
         (out / "demo.txt").write_text(ended.stdout)
+        shutil.copy(scratch / "logs" / "trainer.log", out)
         demo: dict[str, Any] = json.loads((out / "demo.json").read_text())
         return demo | {"policy": _policy(scratch)}
 
