@@ -5,6 +5,7 @@ sampling, so that serving is not touched. A candidate that has drifted too far i
 Each check has a figure, a bound and a verdict; all of them go into the version's manifest.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from trainer.prompts import PromptPool, fingerprint, for_gate
 from trainer.publish import policy_of
 from trainer.reward.features import AnswerPool
 from trainer.rules import Rules
+
+log = logging.getLogger("trainer")
 
 Score = Callable[[Evaluation], Tensor]
 """Conservative calibrated rewards [P] of its answers, without what the rules add."""
@@ -64,9 +67,6 @@ class Report:
     reward: float
     """Mean conservative reward of the candidate, in deviations of the reference's samples."""
     active_reward: float
-    kept: float
-    """Share of its way from the base that the candidate was left: 1 where it was not led back. Killed since then, the
-    trainer sees 1 as well: so this is in no manifest."""
 
     @property
     def verdict(self) -> Verdict:
@@ -127,7 +127,7 @@ class Gate:
         self._prompts: list[tuple[int, ...]] = []
         self._reference: Reference | None = None
         self._active: tuple[str, Evaluation] | None = None
-        self._candidate: tuple[int, Evaluation, tuple[float, float]] | None = None
+        self._candidate: tuple[int, Evaluation, float] | None = None
 
     def remember(self, *, last: int, gates: int, asked: tuple[str, ...]) -> None:
         """Go on as before a restart. The backbone's policy may be another than the last candidate examined here."""
@@ -146,7 +146,8 @@ class Gate:
         Where it has drifted from the base past `max_base_perplexity` it is led back, and is another from then on.
 
         Args:
-            candidate: tells this policy from those examined before; of one that it `knows`, no answers are drawn.
+            candidate: its PPO iteration, which tells it from those examined before; of one that it `knows`, no answers
+                are drawn.
         """
         self._choose_prompts(pool, again=candidate == self.last)
         self.last = candidate
@@ -159,11 +160,13 @@ class Gate:
                 self._active = active, self._reference.evaluation if untrained else self._answers()[0]
         if not self.knows(candidate):
             most = self._settings.max_base_perplexity
-            drift = lead_back(self._backbone, self._reference, self._temperature, most=most)
-            self._candidate = candidate, self._answers()[0], drift
+            forgotten, kept = lead_back(self._backbone, self._reference, self._temperature, most=most)
+            if kept < 1:
+                log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", candidate, kept)
+            self._candidate = candidate, self._answers()[0], forgotten
         assert self._candidate
-        _, evaluation, drift = self._candidate
-        report = judge(evaluation, self._active[1], self._reference.evaluation, drift, score, self._settings)
+        _, evaluation, forgotten = self._candidate
+        report = judge(evaluation, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
         return report, evaluation
 
     def promoted(self, version: str, evaluation: Evaluation) -> None:
@@ -195,16 +198,15 @@ def judge(
     candidate: Evaluation,
     active: Evaluation,
     reference: Evaluation,
-    drift: tuple[float, float],
+    base_perplexity: float,
     score: Score,
     settings: GateSettings,
 ) -> Report:
     """Compare evaluations of the same prompts, in the same order.
 
     Args:
-        drift: what `lead_back` found of the candidate, and did.
+        base_perplexity: `perplexity_ratio` of the candidate.
     """
-    base_perplexity, kept = drift
     rewards_P, active_rewards_P = (score(each) + each.rules.rewards for each in (candidate, active))
     wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
     win_rate = wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
@@ -224,7 +226,7 @@ def judge(
         Check.within("base_perplexity", base_perplexity, high=settings.max_base_perplexity),
         *_rules_kept(candidate, active, reference, settings),
     )
-    return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item(), kept)
+    return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item())
 
 
 def _beside_the_reference(candidate: Evaluation, reference: Evaluation, settings: GateSettings) -> Iterator[Check]:

@@ -77,9 +77,7 @@ class GateStep:
         """
         if progress.examined == progress.iteration or not self._learner.finite:
             return None
-        report, _ = self._examine(progress, rival_adapter)
-        if report.kept < 1:
-            log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", progress.iteration, report.kept)
+        self._examine(progress, rival_adapter)
         gate = self._gate
         return replace(progress, examined=gate.last, gates=gate.gates, asked=gate.asked)
 

@@ -57,7 +57,7 @@ def first_feature(answers: Evaluation) -> torch.Tensor:
 def examined(
     candidate: Evaluation, active: Evaluation, reference: Evaluation | None = None, *, base_perplexity: float = 1.0
 ) -> Report:
-    return judge(candidate, active, reference or active, (base_perplexity, 1.0), first_feature, SETTINGS)
+    return judge(candidate, active, reference or active, base_perplexity, first_feature, SETTINGS)
 
 
 def verdicts(candidate: Evaluation, active: Evaluation, reference: Evaluation | None = None) -> dict[str, Verdict]:

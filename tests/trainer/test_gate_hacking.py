@@ -75,7 +75,7 @@ def test_no_small_steps_lead_to_a_hacked_version(policy: Policy, step: float, ha
         for proposal in range(1, 60):
             beyond = reached + step
             candidate = answers(policy, beyond, 10_000 * seed + proposal)
-            if judge(candidate, active, reference, (1.0, 1.0), first_feature, SETTINGS).verdict is Verdict.PASSED:
+            if judge(candidate, active, reference, 1.0, first_feature, SETTINGS).verdict is Verdict.PASSED:
                 active, reached = candidate, beyond
             else:
                 refused += 1
