@@ -47,4 +47,4 @@ bench: setup ## Every comparison in bench/, quick versions
 	@for script in bench/*.py; do $(python) $$script --quick || exit 1; done
 
 clean: ## Remove what `make run` and `make test` left behind (not the model)
-	rm -rf .foldback/registry .foldback/trainer .foldback/spool* .foldback/logs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .foldback/registry .foldback/trainer .foldback/receipts .foldback/spool* .foldback/logs .pytest_cache .mypy_cache .ruff_cache
