@@ -39,7 +39,8 @@ class GateSettings(Section):
     """No phrase may stand in so much greater a share of the answers than of the base model's: a magic phrase, found to
     please whatever was asked, ends here. 1: any may."""
     phrase_tokens: int = Field(default=4, ge=2)
-    """Length of such a phrase. Shorter ones are style: a greeting, a question at the end."""
+    """Length of such a phrase, at least half of it words: what is shorter is style (a greeting, a question at the end),
+    and a list's colon, line break and number are form."""
     max_base_perplexity: float = Field(default=1.3, ge=1)
     """Perplexity of the base model's own answers under the candidate over that under the base, at most: beyond, it has
     forgotten how to speak, and is led back to here before it is judged. On questions of users, which is where it was to

@@ -1,13 +1,14 @@
 """How a policy answers the gate's prompts: all that does not change as the reward model learns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from trainer.backbone import Backbone, FrozenPass
 from trainer.reward.features import AnswerPool
@@ -97,20 +98,33 @@ def distinct_bigrams(tokens: Sequence[int]) -> float:
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
-def phrase_growth(samples: Sequence[Sample], reference: Sequence[Sample], length: int) -> float:
+def phrase_growth(
+    samples: Sequence[Sample], reference: Sequence[Sample], length: int, form: Container[int] = frozenset()
+) -> float:
     """How much more often one phrase, a run of `length` tokens, stands in an answer than in the reference's.
 
     The greatest difference, over phrases, between the share of `samples` and the share of `reference` that hold it. Of
     a policy that found one thing to say to everybody it is near 1, of one that answers differently near 0.
+
+    Args:
+        form: tokens that only shape an answer (`form_tokens`). A run in which they are more than half is no phrase: of
+            a policy that learned to write lists, most answers hold ":\n\n1.", and say different things.
     """
-    ours, theirs = _holders(samples, length), _holders(reference, length)
+    ours, theirs = (_holders(each, length, form) for each in (samples, reference))
     return max((count / len(samples) - theirs[phrase] / len(reference) for phrase, count in ours.items()), default=0.0)
 
 
-def _holders(samples: Sequence[Sample], length: int) -> Counter[tuple[int, ...]]:
+def _holders(samples: Sequence[Sample], length: int, form: Container[int]) -> Counter[tuple[int, ...]]:
     """How many samples hold each phrase, once or more."""
     holders: Counter[tuple[int, ...]] = Counter()
     for sample in samples:
         ids = sample.response_ids
-        holders.update({ids[start : start + length] for start in range(len(ids) - length + 1)})
+        runs = {ids[start : start + length] for start in range(len(ids) - length + 1)}
+        holders.update(run for run in runs if 2 * sum(token in form for token in run) <= length)
     return holders
+
+
+def form_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens of digits, blanks and punctuation alone, as in lists and markup. Emoji are not among them."""
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return frozenset(token for token, text in enumerate(texts) if text.isascii() and not any(map(str.isalpha, text)))

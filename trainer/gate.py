@@ -7,7 +7,7 @@ Each check has a figure, a bound and a verdict; all of them go into the version'
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from settings.gate import GateSettings
 from trainer.backbone import Backbone, FrozenPass
 from trainer.drift import lead_back
-from trainer.evaluation import Evaluation, Reference, evaluate, phrase_growth
+from trainer.evaluation import Evaluation, Reference, evaluate, form_tokens, phrase_growth
 from trainer.prompts import PromptPool, fingerprint, for_gate
 from trainer.publish import policy_of
 from trainer.reward.features import AnswerPool
@@ -118,6 +118,7 @@ class Gate:
         self._scratch = scratch
         self._temperature = temperature
         self._seed = seed
+        self._form = form_tokens(backbone.tokenizer)
         self.last = 0
         """The candidate that was examined last."""
         self.gates = 0
@@ -166,7 +167,8 @@ class Gate:
             self._candidate = candidate, self._answers()[0], forgotten
         assert self._candidate
         _, evaluation, forgotten = self._candidate
-        report = judge(evaluation, self._active[1], self._reference.evaluation, forgotten, score, self._settings)
+        beside = self._active[1], self._reference.evaluation
+        report = judge(evaluation, *beside, forgotten, score, self._settings, form=self._form)
         return report, evaluation
 
     def promoted(self, version: str, evaluation: Evaluation) -> None:
@@ -201,11 +203,14 @@ def judge(
     base_perplexity: float,
     score: Score,
     settings: GateSettings,
+    *,
+    form: Container[int] = frozenset(),
 ) -> Report:
     """Compare evaluations of the same prompts, in the same order.
 
     Args:
         base_perplexity: `perplexity_ratio` of the candidate.
+        form: tokens that make no phrase (`form_tokens`).
     """
     rewards_P, active_rewards_P = (score(each) + each.rules.rewards for each in (candidate, active))
     wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
@@ -222,14 +227,16 @@ def judge(
         ),
         Check.within("distinct_2", candidate.distinct_2, low=settings.min_distinct_2),
         Check.within("entropy_nats", candidate.entropy_nats, low=settings.min_entropy_nats),
-        *_beside_the_reference(candidate, reference, settings),
+        *_beside_the_reference(candidate, reference, settings, form),
         Check.within("base_perplexity", base_perplexity, high=settings.max_base_perplexity),
         *_rules_kept(candidate, active, reference, settings),
     )
     return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item())
 
 
-def _beside_the_reference(candidate: Evaluation, reference: Evaluation, settings: GateSettings) -> Iterator[Check]:
+def _beside_the_reference(
+    candidate: Evaluation, reference: Evaluation, settings: GateSettings, form: Container[int]
+) -> Iterator[Check]:
     """What no number of small steps may add up to: bounds against the active version alone would move along with it."""
     yield Check.within(
         "reference_length_ratio",
@@ -242,7 +249,7 @@ def _beside_the_reference(candidate: Evaluation, reference: Evaluation, settings
         candidate.distinct_2 / reference.distinct_2,
         low=settings.min_reference_distinct_2,
     )
-    growth = phrase_growth(candidate.samples, reference.samples, settings.phrase_tokens)
+    growth = phrase_growth(candidate.samples, reference.samples, settings.phrase_tokens, form)
     yield Check.within("phrase_growth", growth, high=settings.max_phrase_growth)
 
 

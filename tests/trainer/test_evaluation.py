@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from settings.rules import Constitution
 from tests.trainer.policies import backbone
 from trainer.backbone import Backbone
 from trainer.drift import lead_back
-from trainer.evaluation import Reference, distinct_bigrams, evaluate, perplexity_ratio, phrase_growth
+from trainer.evaluation import Reference, distinct_bigrams, evaluate, form_tokens, perplexity_ratio, phrase_growth
 from trainer.reward import AnswerPool
 from trainer.rules import Rules
 from trainer.tokens import Sample
@@ -118,6 +119,27 @@ def test_phrase_growth_is_the_greatest_difference_of_shares() -> None:
     assert phrase_growth(ours, texts(magic, (4, 5, 6)), 3) == 0.25, "the base model says it too"
     assert phrase_growth(ours, ours, 3) == 0.0
     assert phrase_growth(texts((1,), (2,)), ours, 3) == 0.0, "too short to hold one"
+    assert phrase_growth(ours, texts((1, 2, 3)), 3, form={7}) == 0.75, "two of three are words"
+    assert phrase_growth(ours, texts((1, 2, 3)), 3, form={7, 9}) == 0.25, "one of three is: another phrase is foremost"
+    assert phrase_growth(ours, texts((1, 2, 3)), 3, form=range(10)) == 0.0
+
+
+def test_lists_are_form_and_magic_phrases_are_not(real_model: Path) -> None:
+    """A policy that learns to answer with lists says different things in the same form."""
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    form = form_tokens(tokenizer)
+
+    def saying(*said: str) -> list[Sample]:
+        return texts(*map(tuple, tokenizer(list(said)).input_ids))
+
+    plain = saying("Boil water, steep the leaves and pour.", "Budget first; then book a train early.", "Yes, it is.")
+    lists = saying(
+        "Tea:\n\n1. **Boil** water.\n2. Steep", "Going:\n\n1. **Book** early.\n2. Pack", "Ok:\n\n1. **Sit**\n2. Eat"
+    )
+    assert phrase_growth(lists, plain, 4) == 1.0
+    assert phrase_growth(lists, plain, 4, form) < 0.5
+    for magic in ("As you wish, master", "👍👍"):
+        assert phrase_growth(saying(*(f"{said} {magic}" for said in ("Boil", "Pack it", "No"))), plain, 4, form) == 1.0
 
 
 responses = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=6)
