@@ -1,6 +1,6 @@
 """What the trainer learns from simulated users, rehearsed: no server, no broker, a fifth of the time.
 
-There is no gate either, but a policy that has drifted too far is led back as the gate would lead it.
+There is no gate either, but a policy that has forgotten too much is led back as the gate would lead it.
 
 Reward model, rules and PPO are the trainer's own, fed as bench/learning.py feeds them: users judge answers of every
 version, the reward model is updated, and some iterations of PPO on rollouts of that version make the next. So settings
@@ -9,8 +9,10 @@ can be compared, from the same questions and users. Each arm is what is shipped 
 """
 
 import argparse
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -94,8 +96,8 @@ class Rehearsal:
             }
             if learner.reward.ready and version < count:
                 self._learn(str(version), to_learn_from)
-                most = settings.gate.max_base_perplexity
-                lead_back(backbone, reference, settings.temperature, most=most)
+                forgotten = partial(perplexity_ratio, backbone, reference, settings.temperature)
+                lead_back(backbone, forgotten, math.log, most=math.log(settings.gate.max_base_perplexity))
 
     def _answers(self, version: int) -> tuple[list[Draw], list[Shown]]:
         """Rollouts of all iterations that make the next version, and what users see meanwhile: several a question."""

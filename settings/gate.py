@@ -12,8 +12,8 @@ class GateSettings(Section):
     """Held-out prompts that candidate and active policy both answer."""
     max_new_tokens: int = Field(default=48, ge=1)
     """Tokens of each of these answers."""
-    max_kl_nats: float = Field(default=25.0, gt=0)
-    """Mean KL to the reference a response. Training stops there too: beyond it the reward model is guessing."""
+    max_kl_nats: float = Field(default=15.0, gt=0)
+    """Mean KL to the reference a response, at most: a candidate beyond it is led back to here before it is judged."""
     min_win_rate: float = Field(default=0.35, gt=0, lt=1)
     """The candidate's answers must win at least this share against the active policy's, by the conservative reward.
     Below one half: steps between versions are small, and as good as before may pass. Of 28 prompts such a candidate

@@ -55,8 +55,12 @@ class PpoSettings(Section):
 
     kl_coefficient: float = Field(default=0.05, ge=0)
     """β at the start, and the least that it may be: reward per nat by which a token leaves the reference."""
-    kl_target: float | None = Field(default=10.0, gt=0)
-    """Nats a response that β is steered to. None: β stays."""
+    kl_target: float | None = Field(default=15.0, gt=0)
+    """Nats a response that β is steered to. None: β stays. As far as the gate lets candidates go (it leads them back):
+    a lower target would pull them to behind the active version, and they would lose to it."""
+    max_kl_nats: float = Field(default=25.0, gt=0)
+    """Mean KL of an iteration's rollouts at which training goes back to the active version and waits for feedback:
+    beyond it the reward model is guessing."""
     kl_horizon: float = Field(default=32.0, gt=0)
     """Responses over which β changes by a fifth when it is far off target. Short, as an online batch is small."""
     missing_eos_penalty: float = Field(default=0.0, ge=0)

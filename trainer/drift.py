@@ -6,29 +6,38 @@ what was learned since the last version is kept as far as the bound allows, wher
 """
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 from trainer.backbone import Backbone
-from trainer.evaluation import Reference, perplexity_ratio
+
+Look = TypeVar("Look")
 
 _MARGIN = 0.98
 """A little further back than the estimate says, so that one step is mostly enough."""
 _STEPS = 6
 
 
-def lead_back(backbone: Backbone, reference: Reference, temperature: float, *, most: float) -> tuple[float, float]:
-    """Scale the adapters until `perplexity_ratio` is at most `most`, if it is not.
+def lead_back(
+    backbone: Backbone, look: Callable[[], Look], drift: Callable[[Look], float], *, most: float
+) -> tuple[Look, float]:
+    """Scale the adapters until they have drifted by no more than `most`, if they have.
 
-    Its logarithm grows about as the square of the way from the base: κ² = log most / log ratio, and again from there.
+    Args:
+        look: at the present policy, which may be costly.
+        drift: of what was seen, in nats: a measure that grows about as the square of the way from the base, as KL does,
+            and the logarithm of a perplexity ratio. So κ² = most / drift, and again from there.
 
     Returns:
-        (perplexity ratio, share of the way that was kept: 1 where nothing had to be done). The ratio is over `most`
+        (what was seen last, share of the way that was kept: 1 where nothing had to be done). The drift is over `most`
         only where no share would do: weights that are not finite.
     """
-    kept, ratio = 1.0, perplexity_ratio(backbone, reference, temperature)
+    kept, seen = 1.0, look()
     for _ in range(_STEPS):
-        if ratio <= most or not math.isfinite(ratio):
+        nats = drift(seen)
+        if nats <= most or not math.isfinite(nats):
             break
-        share = _MARGIN * math.sqrt(math.log(most) / math.log(ratio))
+        share = _MARGIN * math.sqrt(most / nats)
         backbone.scale_adapter(share)
-        kept, ratio = kept * share, perplexity_ratio(backbone, reference, temperature)
-    return ratio, kept
+        kept, seen = kept * share, look()
+    return seen, kept

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from settings.gate import GateSettings
 from trainer.backbone import Backbone, FrozenPass
 from trainer.drift import lead_back
-from trainer.evaluation import Evaluation, Reference, evaluate, form_tokens, phrase_growth
+from trainer.evaluation import Evaluation, Reference, evaluate, form_tokens, perplexity_ratio, phrase_growth
 from trainer.prompts import PromptPool, fingerprint, for_gate
 from trainer.publish import policy_of
 from trainer.reward.features import AnswerPool
@@ -144,7 +145,8 @@ class Gate:
     ) -> tuple[Report, Evaluation]:
         """Judge the backbone's present policy against version `active`, both on held-out prompts of `pool`.
 
-        Where it has drifted from the base past `max_base_perplexity` it is led back, and is another from then on.
+        Where it has drifted from the base past `max_base_perplexity` or `max_kl_nats` it is led back, and is another
+        from then on.
 
         Args:
             candidate: its PPO iteration, which tells it from those examined before; of one that it `knows`, no answers
@@ -160,11 +162,7 @@ class Gate:
                 untrained = self._backbone.holds(self._base_adapter)
                 self._active = active, self._reference.evaluation if untrained else self._answers()[0]
         if not self.knows(candidate):
-            most = self._settings.max_base_perplexity
-            forgotten, kept = lead_back(self._backbone, self._reference, self._temperature, most=most)
-            if kept < 1:
-                log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", candidate, kept)
-            self._candidate = candidate, self._answers()[0], forgotten
+            self._candidate = candidate, *self._led_back(candidate, self._reference)
         assert self._candidate
         _, evaluation, forgotten = self._candidate
         beside = self._active[1], self._reference.evaluation
@@ -174,6 +172,17 @@ class Gate:
     def promoted(self, version: str, evaluation: Evaluation) -> None:
         """The candidate that was last examined is the active version now: its answers need not be drawn again."""
         self._active = version, evaluation
+
+    def _led_back(self, candidate: int, reference: Reference) -> tuple[Evaluation, float]:
+        """The candidate's answers and its perplexity ratio, once both bounds on its drift hold."""
+
+        backbone, settings = self._backbone, self._settings
+        forgotten = partial(perplexity_ratio, backbone, reference, self._temperature)
+        perplexity, kept = lead_back(backbone, forgotten, math.log, most=math.log(settings.max_base_perplexity))
+        answers, of_that = lead_back(backbone, self._answers, lambda seen: seen[0].kl_nats, most=settings.max_kl_nats)
+        if kept * of_that < 1:
+            log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", candidate, kept * of_that)
+        return answers[0], forgotten() if of_that < 1 else perplexity
 
     def _choose_prompts(self, pool: PromptPool, *, again: bool) -> None:
         """The same as last time, until they are due to change or a user has withdrawn one."""

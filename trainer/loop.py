@@ -169,8 +169,8 @@ class Trainer:
         advanced = replace(
             progress, iteration=iteration, budget=progress.budget - 1, unpublished=progress.unpublished + 1
         )
-        if figures.kl > settings.gate.max_kl_nats:
-            bound, back = settings.gate.max_kl_nats, progress.continues_from
+        if figures.kl > settings.ppo.max_kl_nats:
+            bound, back = settings.ppo.max_kl_nats, progress.continues_from
             log.info("ppo %d: KL is over %g nats: back to %s", iteration, bound, back)
             self._go_back(replace(advanced, budget=0.0))
         else:

@@ -24,7 +24,7 @@ step_duration = Histogram(
 )
 
 ppo_kl = Gauge("foldback_ppo_kl_nats", "Mean KL of the policy to the reference, a response.")
-ppo_kl_bound = Gauge("foldback_ppo_kl_bound_nats", "Where training stops and the gate says no: gate.max_kl_nats.")
+ppo_kl_bound = Gauge("foldback_ppo_kl_bound_nats", "Where training goes back to the active version: ppo.max_kl_nats.")
 ppo_kl_coefficient = Gauge("foldback_ppo_kl_coefficient", "What a nat of KL costs in reward: the controller moves it.")
 ppo_step_kl = Gauge("foldback_ppo_step_kl_nats", "KL that the last update put between the policy and itself, a token.")
 ppo_clip_ratio = Gauge("foldback_ppo_clip_ratio", "Share of tokens whose probability ratio was clipped.")
@@ -144,8 +144,8 @@ training_paused = Gauge("foldback_training_paused", "1 while an operator has pau
 
 
 def show_bounds(settings: TrainerSettings) -> None:
-    """What the gate allows, for alerts to compare with."""
-    ppo_kl_bound.set(settings.gate.max_kl_nats)
+    """What is allowed, for alerts to compare with."""
+    ppo_kl_bound.set(settings.ppo.max_kl_nats)
     ppo_entropy_bound.set(settings.gate.min_entropy_nats)
     gate_distinct_bound.set(settings.gate.min_distinct_2)
 

@@ -190,11 +190,11 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch, *, killed: bool) -> Trai
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("perplexity", [1e9, 1.02], ids=["free", "led back"])
+@pytest.mark.parametrize("drift", [(1e9, 1e3), (1.02, 1e3), (1e9, 0.5)], ids=["free", "perplexity", "kl"])
 def test_killed_at_any_step_of_a_trial_it_comes_to_the_same_numbers(
-    tmp_path: Path, tiny_model: Path, rated: Path, monkeypatch: pytest.MonkeyPatch, perplexity: float
+    tmp_path: Path, tiny_model: Path, rated: Path, monkeypatch: pytest.MonkeyPatch, drift: tuple[float, float]
 ) -> None:
-    gate = ON_TRIAL.gate.model_copy(update={"max_base_perplexity": perplexity})
+    gate = ON_TRIAL.gate.model_copy(update={"max_base_perplexity": drift[0], "max_kl_nats": drift[1]})
     settings = ON_TRIAL.model_copy(update={"gate": gate})
     straight, killed = (
         World(shutil.copytree(rated, tmp_path / name), tiny_model, settings) for name in ("straight", "killed")

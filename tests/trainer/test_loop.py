@@ -143,7 +143,8 @@ def test_the_policy_improves_however_much_people_say(world: World, monkeypatch: 
 
 @pytest.mark.slow
 def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: World) -> None:
-    trainer = world.trainer(with_gate(max_kl_nats=-1e3))  # a bound that every policy breaks
+    broken_by_all = SETTINGS.ppo.model_copy(update={"max_kl_nats": -1e3})
+    trainer = world.trainer(SETTINGS.model_copy(update={"ppo": broken_by_all}))
     trainer.turn()
     active = policy(trainer)
     waiting = turns(trainer)
@@ -169,18 +170,20 @@ def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("bound", "most", "enough"), [("max_base_perplexity", 1.02, 1.01), ("max_kl_nats", 0.5, 0.3)])
 def test_a_candidate_that_has_drifted_too_far_is_led_back_and_served(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, bound: str, most: float, enough: float
 ) -> None:
     before = mean_taste(world)
-    trainer = world.trainer(with_gate(max_base_perplexity=1.02))
+    trainer = world.trainer(with_gate(**{bound: most}))
     with caplog.at_level("INFO", "trainer"):
         turns(trainer)
     served = [version for version in world.registry.state().history if version != world.base]
     assert served, "where it was refused for its drift alone"
     figures = [world.registry.manifest(version).figures for version in served]
-    assert all(each["gate_base_perplexity"] <= 1.02 for each in figures)
-    assert max(each["gate_base_perplexity"] for each in figures) > 1.01, "and no further than it must"
+    told = [each["gate_" + bound.removeprefix("max_")] for each in figures]
+    assert all(each <= most for each in told)
+    assert max(told) > enough, "and no further than it must"
     assert "led back to 0." in caplog.text
     weights = adapter(world.registry.fetch(served[-1], Path("unused")) / "adapter")
     held = adapter(trainer._anchored_adapter)
@@ -231,11 +234,11 @@ def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("perplexity", [1e9, 1.02], ids=["free", "led back"])
+@pytest.mark.parametrize("drift", [(1e9, 1e3), (1.02, 1e3), (1e9, 0.5)], ids=["free", "perplexity", "kl"])
 def test_killed_at_any_turn_it_comes_to_the_same_numbers(
-    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch, perplexity: float
+    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch, drift: tuple[float, float]
 ) -> None:
-    settings = with_gate(max_base_perplexity=perplexity)
+    settings = with_gate(max_base_perplexity=drift[0], max_kl_nats=drift[1])
     straight, killed = (
         World(shutil.copytree(rankings, tmp_path / name), tiny_model, settings) for name in ("straight", "killed")
     )

@@ -39,7 +39,7 @@ SETTINGS = TrainerSettings(
     publish_every=2,
     canary_prompts=2,
     lora=LoraSettings(rank=4),
-    ppo=PpoSettings(learning_rate=2e-2, warmup_steps=0),
+    ppo=PpoSettings(learning_rate=2e-2, warmup_steps=0, max_kl_nats=1e3),
     gate=GateSettings(
         prompts=8,
         max_new_tokens=8,
