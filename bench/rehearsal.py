@@ -19,7 +19,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-from harness.drawn import rollouts
 from harness.processes import DEFAULT_MODEL, ROOT
 from harness.rehearsal_users import Shown, Users
 from harness.report import Report, Row, arguments
@@ -34,6 +33,7 @@ from trainer.drift import lead_back
 from trainer.evaluation import Reference, evaluate, measure, perplexity_ratio
 from trainer.improve import improve
 from trainer.learner import Learner
+from trainer.own_rollouts import as_rollouts
 from trainer.prompts import chat_ids
 from trainer.sampling import Draw
 from trainer.tokens import Sample
@@ -126,7 +126,7 @@ class Rehearsal:
         learner, settings = self._learner, self._settings
         size = settings.prompts_per_iteration * settings.samples_per_prompt
         for part in batched(drawn, size):
-            answers = rollouts(
+            answers = as_rollouts(
                 part,
                 version=version,
                 temperature=settings.temperature,

@@ -55,6 +55,7 @@ def train(settings: Settings, constitution: Constitution, stop: threading.Event)
     from trainer.collectors import JoinerCollector, StoreCollector
     from trainer.learner import Learner
     from trainer.loop import Trainer
+    from trainer.own_rollouts import OwnRollouts
     from trainer.rollouts import ServedRollouts
 
     ours = settings.trainer
@@ -82,7 +83,8 @@ def train(settings: Settings, constitution: Constitution, stop: threading.Event)
 
         def learn() -> None:
             learner = Learner.create(settings.model.path, ours, constitution)
-            rollouts = ServedRollouts(ours, stop)
+            served = ours.rollouts_from == "fleet"
+            rollouts = ServedRollouts(ours, stop) if served else OwnRollouts(learner.backbone, ours)
             Trainer(ours, learner, store, registry, rollouts, directory, keep_versions=settings.registry.keep).run(stop)
 
         learning = threads.submit(learn)

@@ -1,8 +1,9 @@
 """Rollouts of the next iteration, drawn while the trainer learns from the last: fleet and trainer are both at work."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from feedback.judgement import Prompt
 from trainer.rollouts import RolloutSource
@@ -10,12 +11,13 @@ from trainer.tokens import Rollout
 
 
 class Ahead:
-    """One request at a time, on a thread of its own. One that nobody takes is forgotten when another is made."""
+    """One request at a time, on a thread of its own where the source allows it, or else when it is taken. One that
+    nobody takes is forgotten when another is made."""
 
     def __init__(self, source: RolloutSource) -> None:
         self._source = source
         self._asked: tuple[int, str] | None = None
-        self._drawn: Future[list[Rollout]] = Future()
+        self._drawn: Callable[[], list[Rollout]]
 
     def asked(self, *, seed: int, version: str) -> bool:
         """Whether just these are being drawn, or wait to be taken."""
@@ -23,19 +25,21 @@ class Ahead:
 
     def ask(self, prompts: Sequence[Prompt], *, seed: int, version: str) -> None:
         """See RolloutSource.sample. Returns at once."""
-        self._asked, self._drawn = (seed, version), Future()
-        work = threading.Thread(
-            target=self._draw, args=(self._drawn, prompts, seed, version), name="rollouts", daemon=True
-        )
-        work.start()
+        draw = partial(self._source.sample, prompts, seed=seed, version=version)
+        self._asked, self._drawn = (seed, version), draw
+        if self._source.beside_training:
+            future: Future[list[Rollout]] = Future()
+            self._drawn = future.result
+            threading.Thread(target=_fulfil, args=(future, draw), name="rollouts", daemon=True).start()
 
     def take(self) -> list[Rollout]:
-        """Wait for what was asked for last. Raises what the source raised."""
+        """Wait for what was asked for last. Raises what the source raises."""
         self._asked = None
-        return self._drawn.result()
+        return self._drawn()
 
-    def _draw(self, drawn: Future[list[Rollout]], prompts: Sequence[Prompt], seed: int, version: str) -> None:
-        try:
-            drawn.set_result(self._source.sample(prompts, seed=seed, version=version))
-        except Exception as error:
-            drawn.set_exception(error)
+
+def _fulfil(future: Future[list[Rollout]], draw: Callable[[], list[Rollout]]) -> None:
+    try:
+        future.set_result(draw())
+    except Exception as error:
+        future.set_exception(error)

@@ -38,6 +38,11 @@ class Stopped(Exception):
 
 
 class RolloutSource(Protocol):
+    @property
+    def beside_training(self) -> bool:
+        """Whether it may draw on another thread while the policy is trained."""
+        ...
+
     def sample(self, prompts: Sequence[Prompt], *, seed: int, version: str) -> list[Rollout]:
         """Answers to `prompts`, several each, in the order of the prompts; by `version` where that is served.
 
@@ -51,6 +56,8 @@ class RolloutSource(Protocol):
 
 class ServedRollouts:
     """RolloutSource over RolloutService. Tries again, ever more slowly, while the server is away."""
+
+    beside_training = True
 
     def __init__(self, settings: TrainerSettings, stop: threading.Event) -> None:
         self._settings = settings

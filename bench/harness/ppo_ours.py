@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from harness.drawn import rollouts
 from harness.turns import Turn
 from settings.ppo import LoraSettings, PpoSettings
 from settings.trainer import TrainerSettings
 from trainer.credit import of_prefixes, potentials
 from trainer.learner import Learner
+from trainer.own_rollouts import as_rollouts
 
 
 def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temperature: float, turn: int) -> int:
@@ -25,7 +25,7 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     samples = [each.sample for each in drawn]
     learner.ppo.mark_published(version)
     frozen, earned = of_prefixes(backbone, samples, learner.pool, learner.reward.reward, temperature=temperature)
-    answers = rollouts(drawn, version=version, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
+    answers = as_rollouts(drawn, version=version, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
     learner.ppo.update(answers, frozen, [reward_T[-1].item() for reward_T in earned], potentials(earned))
     return sum(len(sample.response_ids) for sample in samples)
 

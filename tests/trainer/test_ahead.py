@@ -16,6 +16,8 @@ PROMPTS = [Prompt("c", (("user", "tea?"),), (), 0.0)]
 class Gated:
     """A source that keeps `slow` versions' rollouts until it is let, and stops at others."""
 
+    beside_training = True
+
     def __init__(self, *slow: str) -> None:
         self.slow = slow
         self.asked: list[tuple[int, str]] = []
@@ -53,3 +55,15 @@ def test_what_is_asked_for_last_is_what_is_taken() -> None:
     with pytest.raises(Stopped):
         ahead.take()
     source.may_answer.set()
+
+
+def test_a_source_that_is_the_policy_itself_draws_when_it_is_taken() -> None:
+    source = Gated("p1")
+    source.beside_training = False
+    source.may_answer.set()
+    ahead = Ahead(source)
+    ahead.ask(PROMPTS, seed=3, version="p1")
+    assert ahead.asked(seed=3, version="p1")
+    assert not source.begun.wait(0.1), "training still changes it"
+    assert ahead.take() == []
+    assert source.asked == [(3, "p1")]

@@ -190,7 +190,9 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch, *, killed: bool) -> Trai
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drift", [(1e9, 1e3), (1.02, 1e3), (1e9, 0.5)], ids=["free", "perplexity", "kl"])
+@pytest.mark.parametrize(
+    "drift", [(1e9, 1e3), (1.02, 1e3), (1e9, 0.5)], ids=["free", "led back by perplexity", "led back by kl"]
+)
 def test_killed_at_any_step_of_a_trial_it_comes_to_the_same_numbers(
     tmp_path: Path, tiny_model: Path, rated: Path, monkeypatch: pytest.MonkeyPatch, drift: tuple[float, float]
 ) -> None:

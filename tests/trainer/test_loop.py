@@ -142,6 +142,16 @@ def test_the_policy_improves_however_much_people_say(world: World, monkeypatch: 
 
 
 @pytest.mark.slow
+def test_it_learns_from_rollouts_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mean_taste(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.fleet, "sample", die)  # servers are left to users
+        turns(world.trainer(SETTINGS.model_copy(update={"rollouts_from": "trainer"})))
+    assert world.registry.state().active != world.base
+    assert mean_taste(world) > before + 0.1
+
+
+@pytest.mark.slow
 def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: World) -> None:
     broken_by_all = SETTINGS.ppo.model_copy(update={"max_kl_nats": -1e3})
     trainer = world.trainer(SETTINGS.model_copy(update={"ppo": broken_by_all}))
@@ -234,11 +244,18 @@ def test_killed_after_a_promotion_the_feedback_is_still_marked_learned(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drift", [(1e9, 1e3), (1.02, 1e3), (1e9, 0.5)], ids=["free", "perplexity", "kl"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(with_gate(), id="free"),
+        pytest.param(with_gate(max_base_perplexity=1.02), id="led back by perplexity"),
+        pytest.param(with_gate(max_kl_nats=0.5), id="led back by kl"),
+        pytest.param(with_gate().model_copy(update={"rollouts_from": "trainer"}), id="own rollouts"),
+    ],
+)
 def test_killed_at_any_turn_it_comes_to_the_same_numbers(
-    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch, drift: tuple[float, float]
+    tmp_path: Path, tiny_model: Path, rankings: Path, monkeypatch: pytest.MonkeyPatch, settings: TrainerSettings
 ) -> None:
-    settings = with_gate(max_base_perplexity=drift[0], max_kl_nats=drift[1])
     straight, killed = (
         World(shutil.copytree(rankings, tmp_path / name), tiny_model, settings) for name in ("straight", "killed")
     )

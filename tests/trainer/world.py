@@ -23,6 +23,7 @@ from trainer import prompts
 from trainer.backbone import Backbone
 from trainer.learner import Learner
 from trainer.loop import Trainer
+from trainer.own_rollouts import OwnRollouts
 from trainer.tokens import Rollout, Sample
 
 SETTINGS = TrainerSettings(
@@ -61,6 +62,8 @@ SUBJECTS = ("you", "the maybe", "in that way", "your good", "of this", "a bad we
 
 class Fleet:
     """Samples from the canary, or else the active version, as one replica does. A RolloutSource that repeats itself."""
+
+    beside_training = True
 
     def __init__(self, model: Path, registry: Registry, settings: TrainerSettings) -> None:
         self.backbone = Backbone(model, settings.lora, dtype=torch.float32, seed=settings.seed)
@@ -146,8 +149,9 @@ class World:
         """A trainer as it is at the start of a process."""
         settings = settings or self.settings
         learner = Learner.create(self.model, settings, constitution)
+        rollouts = self.fleet if settings.rollouts_from == "fleet" else OwnRollouts(learner.backbone, settings)
         return Trainer(
-            settings, learner, self.store, self.registry, self.fleet, self.directory / "trainer", keep_versions=99
+            settings, learner, self.store, self.registry, rollouts, self.directory / "trainer", keep_versions=99
         )
 
     def users_rank(self, conversations: int) -> None:
