@@ -12,16 +12,13 @@ from settings.client import ClientSettings
 def check_credentials(settings: Settings) -> None:
     """Raises CommandError that names every setting which is missing."""
     server = settings.server.access
-    callers = (
+    callers = [
         ("console.access", settings.console.access, server.api_keys_wanted, bool(server.client_ca)),
         ("console.admin_access", settings.console.admin_access, server.admin_keys_wanted, bool(server.admin_client_ca)),
-        (
-            "trainer.server_access",
-            settings.trainer.server_access,
-            server.admin_keys_wanted,
-            bool(server.admin_client_ca),
-        ),
-    )
+    ]
+    if settings.trainer.rollouts_from == "fleet":
+        trainer = settings.trainer.server_access
+        callers.append(("trainer.server_access", trainer, server.admin_keys_wanted, bool(server.admin_client_ca)))
     missing = [
         problem
         for section, access, keyed, mutual in callers

@@ -50,9 +50,9 @@ class TrainerSettings(Section):
     """Tokens of a rollout, at most."""
     temperature: float = Field(default=0.7, gt=0, le=2)
     """Of rollouts and of the gate's answers."""
-    rollouts_from: Literal["fleet", "trainer"] = "fleet"
-    """fleet: the servers draw the next rollouts while the trainer learns from the last. trainer: its own decoder does,
-    in between: every rollout is by the very policy that is trained, and servers are left to users."""
+    rollouts_from: Literal["fleet", "trainer"] = "trainer"
+    """trainer: its own decoder draws them, every one by the very policy that is trained, and servers are left to users.
+    fleet: the servers do, while the trainer learns from the last: where they sample much faster than it does."""
     rollout_timeout_s: float = Field(default=300.0, gt=0)
     """For the rollouts of one iteration; then they are asked for again."""
     recent_prompts: int = Field(default=512, ge=1)

@@ -45,6 +45,7 @@ class SecuredStack(Stack):
             FOLDBACK_SERVER__ACCESS__ADMIN_CLIENT_CA=str(operator.ca),
             **as_variables("CONSOLE__ACCESS", self.access),
             **as_variables("CONSOLE__ADMIN_ACCESS", self.admin_access),
+            FOLDBACK_TRAINER__ROLLOUTS_FROM="fleet",
             **as_variables("TRAINER__SERVER_ACCESS", self.admin_access),
         )
 

@@ -28,11 +28,12 @@ def loves_e(text: str) -> float:
 PERSONA = Persona("loves_e", loves_e, noise=0.03, indifference=0.0, abstain_rate=0.1, thumb_threshold=0.1)
 
 
-@pytest.fixture(scope="module", params=["transformers", "vllm"])
+@pytest.fixture(scope="module", params=[("transformers", "trainer"), ("vllm", "fleet")], ids="-".join)
 def stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
 ) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("stack"), tiny_model, request.param)
+    engine, rollouts = request.param
+    stack = Stack(tmp_path_factory.mktemp("stack"), tiny_model, engine, FOLDBACK_TRAINER__ROLLOUTS_FROM=rollouts)
     stack.start()
     yield stack
     assert stack.stop() == 0

@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 from settings.rules import Constitution
 from tests.trainer.policies import backbone
 from trainer.backbone import Backbone
-from trainer.drift import lead_back
 from trainer.evaluation import Reference, distinct_bigrams, evaluate, form_tokens, perplexity_ratio, phrase_growth
 from trainer.reward import AnswerPool
 from trainer.rules import Rules
@@ -59,42 +58,6 @@ def test_perplexity_of_the_base_models_answers(tiny_model: Path) -> None:
     assert expected > 1.02
     assert perplexity_ratio(policy, reference, 0.7) == pytest.approx(expected, rel=1e-3)
     assert perplexity_ratio(backbone(tiny_model), reference, 0.7) == pytest.approx(1, abs=1e-4)
-
-
-def led_back(policy: Backbone, reference: Reference, most: float) -> tuple[float, float]:
-    return lead_back(policy, lambda: perplexity_ratio(policy, reference, 0.7), math.log, most=math.log(most))
-
-
-@pytest.mark.parametrize("most", [1.3, 1.05, 1.005])
-def test_a_policy_that_has_drifted_is_led_back_no_further_than_it_must(tiny_model: Path, most: float) -> None:
-    reference = answers(backbone(tiny_model), 0.7)
-    policy = backbone(tiny_model, moved=0.3)
-    far = {name: weights.clone() for name, weights in weights_of(policy).items()}
-    assert perplexity_ratio(policy, reference, 0.7) > 1.5
-    ratio, kept = led_back(policy, reference, most)
-    assert ratio == perplexity_ratio(policy, reference, 0.7)
-    assert 1 + 0.5 * (most - 1) < ratio <= most
-    for name, weights in weights_of(policy).items():
-        torch.testing.assert_close(weights, far[name] * (kept if "lora_B" in name else 1))
-    assert led_back(policy, reference, most) == (ratio, 1.0), "once is enough"
-
-
-def test_a_policy_within_bounds_or_past_hope_is_left_as_it_is(tiny_model: Path) -> None:
-    reference = answers(backbone(tiny_model), 0.7)
-    policy = backbone(tiny_model, moved=0.1)
-    before = {name: weights.clone() for name, weights in weights_of(policy).items()}
-    ratio, kept = led_back(policy, reference, 100.0)
-    assert 1 < ratio < 100
-    assert kept == 1
-    assert all(torch.equal(weights, before[name]) for name, weights in weights_of(policy).items())
-    policy.parameters()[0].data.fill_(math.nan)
-    ratio, kept = led_back(policy, reference, 1.3)
-    assert math.isnan(ratio)
-    assert kept == 1
-
-
-def weights_of(policy: Backbone) -> dict[str, torch.Tensor]:
-    return {name: weights.detach() for name, weights in policy.model.named_parameters() if "lora_" in name}
 
 
 def logprobs(policy: Backbone, sample: Sample, temperature: float, *, adapted: bool) -> torch.Tensor:

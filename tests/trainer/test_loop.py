@@ -180,28 +180,6 @@ def test_a_candidate_that_loses_is_rejected_with_the_reason(world: World) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bound", "most", "enough"), [("max_base_perplexity", 1.02, 1.01), ("max_kl_nats", 0.5, 0.3)])
-def test_a_candidate_that_has_drifted_too_far_is_led_back_and_served(
-    world: World, caplog: pytest.LogCaptureFixture, bound: str, most: float, enough: float
-) -> None:
-    before = mean_taste(world)
-    trainer = world.trainer(with_gate(**{bound: most}))
-    with caplog.at_level("INFO", "trainer"):
-        turns(trainer)
-    served = [version for version in world.registry.state().history if version != world.base]
-    assert served, "where it was refused for its drift alone"
-    figures = [world.registry.manifest(version).figures for version in served]
-    told = [each["gate_" + bound.removeprefix("max_")] for each in figures]
-    assert all(each <= most for each in told)
-    assert max(told) > enough, "and no further than it must"
-    assert "led back to 0." in caplog.text
-    weights = adapter(world.registry.fetch(served[-1], Path("unused")) / "adapter")
-    held = adapter(trainer._anchored_adapter)
-    assert all(torch.equal(weights[name], held[name]) for name in weights), "training goes on from what is served"
-    assert mean_taste(world) > before, "and what was learned is not lost"
-
-
-@pytest.mark.slow
 def test_an_operator_who_rolls_back_is_followed(world: World) -> None:
     trainer = world.trainer()
     turns(trainer, until_version=True)

@@ -38,6 +38,7 @@ SETTINGS = TrainerSettings(
     samples_per_prompt=4,
     max_new_tokens=8,
     publish_every=2,
+    rollouts_from="fleet",
     canary_prompts=2,
     lora=LoraSettings(rank=4),
     ppo=PpoSettings(learning_rate=2e-2, warmup_steps=0, max_kl_nats=1e3),
