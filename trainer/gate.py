@@ -175,7 +175,6 @@ class Gate:
 
     def _led_back(self, candidate: int, reference: Reference) -> tuple[Evaluation, float]:
         """The candidate's answers and its perplexity ratio, once both bounds on its drift hold."""
-
         backbone, settings = self._backbone, self._settings
         forgotten = partial(perplexity_ratio, backbone, reference, self._temperature)
         perplexity, kept = lead_back(backbone, forgotten, math.log, most=math.log(settings.max_base_perplexity))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from console.client import NO_CREDENTIALS
+from console.credentials import check_credentials
 from console.endpoints import reachable
 from console.errors import CommandError
 from console.stack import accepts, measured, services, serving, settle_ports
@@ -79,3 +80,12 @@ async def test_health_checks_tell_up_from_down() -> None:
 def test_any_address_is_dialled_as_this_machine() -> None:
     assert reachable("0.0.0.0") == "127.0.0.1"
     assert reachable("10.0.0.7") == "10.0.0.7"
+
+
+def test_the_trainer_needs_the_servers_key_only_for_rollouts_of_the_fleet() -> None:
+    os.environ["FOLDBACK_SERVER__ACCESS__ADMIN_KEYS"] = f'[{{"sha256": "{"0" * 64}"}}]'
+    os.environ["FOLDBACK_CONSOLE__ADMIN_ACCESS__API_KEY"] = "an operator's key"
+    check_credentials(load())
+    os.environ["FOLDBACK_TRAINER__ROLLOUTS_FROM"] = "fleet"
+    with pytest.raises(CommandError, match="FOLDBACK_TRAINER__SERVER_ACCESS__API_KEY"):
+        check_credentials(load())
