@@ -1,9 +1,9 @@
 """What the trainer learns from simulated users, rehearsed: no server, no broker, a fifth of the time.
 
-There is no gate either, but a policy that has forgotten too much is led back as the gate would lead it.
+There is no gate either, but a policy that has drifted too far is led back as the gate would lead it.
 
 Reward model, rules and PPO are the trainer's own, fed as bench/learning.py feeds them: users judge answers of every
-version, the reward model is updated, and some iterations of PPO on rollouts of that version make the next. So settings
+version, the reward model is updated, and some iterations of PPO make the next. So settings
 can be compared, from the same questions and users. Each arm is what is shipped with some settings of `trainer` changed:
 `ppo.gae_lambda=0.95`, or several with commas between.
 """
@@ -11,7 +11,7 @@ can be compared, from the same questions and users. Each arm is what is shipped 
 import argparse
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,14 +26,14 @@ from harness.report import Report, Row, arguments
 from console.personas import PERSONAS, Persona
 from console.personas.prompts import TRAINING
 from console.simulate import Crowd
-from feedback.judgement import Judgement
+from feedback.judgement import Judgement, Prompt
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
 from trainer.drift import lead_back
 from trainer.evaluation import Reference, evaluate, measure, perplexity_ratio
 from trainer.improve import improve
 from trainer.learner import Learner
-from trainer.own_rollouts import as_rollouts
+from trainer.own_rollouts import OwnRollouts
 from trainer.prompts import chat_ids
 from trainer.sampling import Draw
 from trainer.tokens import Sample
@@ -51,6 +51,7 @@ class Rehearsal:
     def __init__(self, persona: Persona, settings: TrainerSettings) -> None:
         self._persona, self._settings = persona, settings
         self._learner = Learner.create(DEFAULT_MODEL, settings, read_rules(ROOT / settings.rules_file))
+        self._rollouts = OwnRollouts(self._learner.backbone, settings)
         self._users = Users(Crowd(persona, users=USERS, seed=settings.seed))
         self._random = random.Random(settings.seed)
         self._said: list[Judgement] = []
@@ -60,80 +61,70 @@ class Rehearsal:
         """How the base stands, and `count` versions after it."""
         learner, settings, backbone = self._learner, self._settings, self._learner.backbone
         probes = [self._ids(question) for question in TRAINING[:: len(TRAINING) // settings.gate.prompts]]
-        reference = Reference(
-            *evaluate(
-                backbone,
-                probes,
-                learner.pool,
-                learner.rules,
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                seed=settings.seed,
-            )
+        answer_probes = partial(
+            evaluate,
+            backbone,
+            probes,
+            learner.pool,
+            learner.rules,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=settings.seed,
         )
+        reference = Reference(*answer_probes())
+        forgotten = partial(perplexity_ratio, backbone, reference, settings.temperature)
         base, deviation = 0.0, 1.0
         for version in range(count + 1):
             learner.ppo.mark_published(str(version))
-            to_learn_from, shown = self._answers(version)
-            utilities = [self._persona.utility(self._text(each.sample)) for each in to_learn_from]
-            utilities += [self._persona.utility(text) for _, _, texts in shown for text in texts]
+            drawn, shown = self._answers(version)
+            utilities = [self._persona.utility(text) for _, _, texts in shown for text in texts]
             if version == 0:
                 base, deviation = mean(utilities), max(float(torch.tensor(utilities).std()), LEAST_DEVIATION)
                 learner.reward.calibrate(learner.featuriser.features(reference.evaluation.samples))
             said = list(self._users.judge(str(version), shown))
             self._said += said
             known = learner.reward.update(learner.featuriser.examples(said))
-            found, _ = measure(backbone, to_learn_from, learner.pool, learner.rules, temperature=settings.temperature)
+            found, _ = measure(backbone, drawn, learner.pool, learner.rules, temperature=settings.temperature)
             yield {
                 "version": version,
                 "rise σ": (mean(utilities) - base) / deviation,
                 "reward": (found.rules.rewards + learner.reward.reward(found.features_PF)).mean().item(),
                 "KL nats": found.kl_nats,
-                "base perplexity": perplexity_ratio(backbone, reference, settings.temperature),
+                "base perplexity": forgotten(),
                 "judgements": len(self._said),
                 "reward accuracy": known.accuracy,
-                "example": self._text(to_learn_from[0].sample)[:60],
+                "example": shown[0][2][0][:60],
             }
             if learner.reward.ready and version < count:
-                self._learn(str(version), to_learn_from)
-                forgotten = partial(perplexity_ratio, backbone, reference, settings.temperature)
+                for _ in range(settings.publish_every):
+                    self._learn()
                 lead_back(backbone, forgotten, math.log, most=math.log(settings.gate.max_base_perplexity))
+                lead_back(backbone, answer_probes, lambda seen: seen[0].kl_nats, most=settings.gate.max_kl_nats)
 
     def _answers(self, version: int) -> tuple[list[Draw], list[Shown]]:
-        """Rollouts of all iterations that make the next version, and what users see meanwhile: several a question."""
+        """What users see of a version: several answers a question."""
         settings, backbone = self._settings, self._learner.backbone
-        asked = [
-            question
-            for _ in range(settings.publish_every)
-            for question in self._random.sample(TRAINING, settings.prompts_per_iteration)
-        ]
-        learned_from = len(asked) * settings.samples_per_prompt
-        asked += [self._random.choice(TRAINING) for _ in range(JUDGED)]
+        asked = [self._random.choice(TRAINING) for _ in range(JUDGED)]
         drawn = backbone.draw(
             [self._ids(question) for question in asked for _ in range(settings.samples_per_prompt)],
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             seed=settings.seed * 1_000_003 + version,
         )
-        seen = [[each.sample for each in group] for group in batched(drawn[learned_from:], settings.samples_per_prompt)]
         shown = [
             (question, samples, [self._text(sample) for sample in samples])
-            for question, samples in zip(asked[-JUDGED:], seen, strict=True)
+            for question, samples in zip(asked, batched(drawn, settings.samples_per_prompt), strict=True)
         ]
-        return drawn[:learned_from], shown
+        return drawn, shown
 
-    def _learn(self, version: str, drawn: Sequence[Draw]) -> None:
+    def _learn(self) -> None:
+        """One iteration of PPO."""
         learner, settings = self._learner, self._settings
-        size = settings.prompts_per_iteration * settings.samples_per_prompt
-        for part in batched(drawn, size):
-            answers = as_rollouts(
-                part,
-                version=version,
-                temperature=settings.temperature,
-                eos_token_ids=learner.backbone.eos_token_ids,
-            )
-            self._iteration += 1
-            improve(learner, settings, answers, judgements=self._said, seed=self._iteration)
+        self._iteration += 1
+        questions = self._random.sample(TRAINING, settings.prompts_per_iteration)
+        prompts = [Prompt(question, (("user", question),), (), 0.0) for question in questions]
+        rollouts = self._rollouts.sample(prompts, seed=self._iteration, version="")
+        improve(learner, settings, rollouts, judgements=self._said, seed=self._iteration)
 
     def _ids(self, question: str) -> tuple[int, ...]:
         return chat_ids(self._learner.backbone.tokenizer, (("user", question),))
@@ -142,10 +133,10 @@ class Rehearsal:
         return str(self._learner.backbone.tokenizer.decode(sample.response_ids, skip_special_tokens=True))
 
 
-def batched(draws: Iterable[Draw], size: int) -> Iterator[list[Draw]]:
-    """Runs of `size`; itertools has it from Python 3.12 on."""
+def batched(draws: Iterable[Draw], size: int) -> Iterator[list[Sample]]:
+    """The samples in runs of `size`; itertools has it from Python 3.12 on."""
     rest = iter(draws)
-    while run := list(islice(rest, size)):
+    while run := [each.sample for each in islice(rest, size)]:
         yield run
 
 

@@ -63,7 +63,8 @@ class TrainerSettings(Section):
     """Share of conversations that only judge: the gate's prompts and the reward model's held-out judgements."""
 
     publish_every: int = Field(default=3, ge=1)
-    """PPO iterations before a candidate goes to the gate; at most one more than ppo.max_staleness."""
+    """PPO iterations before a candidate goes to the gate; with rollouts_from fleet at most one more than
+    ppo.max_staleness."""
     canary_prompts: int = Field(default=4, ge=1)
     """Completions with expected logprobs that a version carries, for servers to check that they serve it."""
     checkpoints: int = Field(default=2, ge=1)
@@ -81,9 +82,10 @@ class TrainerSettings(Section):
 
     @model_validator(mode="after")
     def _rollouts_stay_fresh(self) -> Self:
-        if self.publish_every > self.ppo.max_staleness + 1:
+        if self.rollouts_from == "fleet" and self.publish_every > self.ppo.max_staleness + 1:
             raise ValueError(
-                f"publish_every={self.publish_every}: rollouts come from the published version, so at most "
-                f"ppo.max_staleness + 1 = {self.ppo.max_staleness + 1}; raise ppo.max_staleness or publish sooner"
+                f"publish_every={self.publish_every}: the fleet's rollouts come from the published version, so at most "
+                f"ppo.max_staleness + 1 = {self.ppo.max_staleness + 1}; raise ppo.max_staleness, publish sooner or "
+                "set rollouts_from=trainer"
             )
         return self

@@ -12,7 +12,7 @@ from trainer.canary import Verdict as CanaryVerdict
 from trainer.gate import Report, Verdict
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
-from trainer.tokens import Rollout
+from trainer.tokens import IN_TRAINING, Rollout
 
 _STEP_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
@@ -202,7 +202,7 @@ def show_ppo(figures: PpoFigures) -> None:
 
 def show_staleness(rollouts: Sequence[Rollout], history: Sequence[str]) -> None:
     """How many promotions lie between the oldest token of each rollout and now. `history`: versions as they served."""
-    last_active = {version: index for index, version in enumerate(history)}
+    last_active = {version: index for index, version in enumerate(history)} | {IN_TRAINING: len(history) - 1}
     for rollout in rollouts:
         oldest = min(last_active.get(version, -1) for version in rollout.policy_version)
         sample_staleness.observe(len(history) - 1 - oldest)

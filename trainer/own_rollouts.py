@@ -7,7 +7,7 @@ from settings.trainer import TrainerSettings
 from trainer.backbone import Backbone
 from trainer.prompts import token_ids
 from trainer.sampling import Draw
-from trainer.tokens import Rollout
+from trainer.tokens import IN_TRAINING, Rollout
 
 
 class OwnRollouts:
@@ -20,8 +20,7 @@ class OwnRollouts:
         self._settings = settings
 
     def sample(self, prompts: Sequence[Prompt], *, seed: int, version: str) -> list[Rollout]:
-        """See RolloutSource. The same from the same policy. `version`: what training continued from, and is named as
-        what drew them; the policy may be some updates further."""
+        """See RolloutSource. The same from the same policy, which may be some updates beyond `version`."""
         backbone, settings = self._backbone, self._settings
         questions = [token_ids(backbone.tokenizer, prompt) for prompt in prompts]
         asked = [question for question in questions for _ in range(settings.samples_per_prompt)]
@@ -29,7 +28,7 @@ class OwnRollouts:
             asked, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=seed
         )
         return as_rollouts(
-            drawn, version=version, temperature=settings.temperature, eos_token_ids=backbone.eos_token_ids
+            drawn, version=IN_TRAINING, temperature=settings.temperature, eos_token_ids=backbone.eos_token_ids
         )
 
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+IN_TRAINING = "in training"
+"""In Rollout.policy_version: the policy that is trained drew it, as it stands when the update begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

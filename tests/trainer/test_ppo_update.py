@@ -14,7 +14,7 @@ from tests.trainer.policies import backbone, rollouts_of, some_samples
 from trainer.backbone import Backbone
 from trainer.ppo.figures import PpoFigures
 from trainer.ppo.update import Ppo, StaleRollouts
-from trainer.tokens import Rollout, Sample
+from trainer.tokens import IN_TRAINING, Rollout, Sample
 from trainer.value import ValueHead
 
 FIXED_KL = {"kl_target": None, "kl_coefficient": 0.01}
@@ -146,6 +146,15 @@ def test_tokens_of_the_current_version_stand_on_the_engines_logprobs(tiny_model:
     assert figures.ratio_mean == pytest.approx(np.exp(0.1), rel=1e-3)
     assert figures.sampler_gap == pytest.approx(0.1, rel=1e-3)
     assert figures.kl == pytest.approx(-0.1 * figures.length, rel=1e-2)
+
+
+def test_what_the_trainee_draws_itself_is_current_after_any_number_of_updates(tiny_model: Path):
+    trainee = Trainee(tiny_model, max_staleness=0, epochs=1, minibatches=1)
+    trainee.ppo.mark_published("p0")
+    for seed in range(3):
+        figures = trainee.update([shifted(rollout, 0.1) for rollout in trainee.rollouts(IN_TRAINING, seed=seed)])
+        assert (figures.stale, figures.importance_mean, figures.dropped) == (0, 1, 0)
+        assert figures.sampler_gap == pytest.approx(0.1, rel=1e-2)
 
 
 @pytest.mark.slow

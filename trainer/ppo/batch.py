@@ -1,6 +1,6 @@
 """Rollouts as tensors [B, T], responses right-padded with zeros."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,14 +23,13 @@ class RolloutBatch:
     """True where the current policy drew the token."""
 
     @classmethod
-    def of(
-        cls, rollouts: Sequence[Rollout], frozen: Sequence[FrozenPass], current_version: str | None
-    ) -> "RolloutBatch":
+    def of(cls, rollouts: Sequence[Rollout], frozen: Sequence[FrozenPass], current: Collection[str]) -> "RolloutBatch":
+        """`current`: the versions that are the current policy."""
         if not rollouts:
             raise ValueError("no rollouts; an update needs at least one")
         device = frozen[0].hidden_TD.device
         lengths = torch.tensor([len(rollout.sample.response_ids) for rollout in rollouts], device=device)
-        current = [[version == current_version for version in rollout.policy_version] for rollout in rollouts]
+        drawn_now = [[version in current for version in rollout.policy_version] for rollout in rollouts]
         return cls(
             rollouts,
             frozen,
@@ -38,7 +37,7 @@ class RolloutBatch:
             _pad([each.reference_logprobs_T for each in frozen]),
             _pad([each.hidden_TD for each in frozen]),
             torch.arange(int(lengths.max()), device=device) < lengths[:, None],
-            _pad([torch.tensor(row) for row in current]).to(device),
+            _pad([torch.tensor(row) for row in drawn_now]).to(device),
         )
 
     @property

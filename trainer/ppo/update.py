@@ -21,7 +21,7 @@ from trainer.ppo.rewards import penalise_missing_eos, token_rewards
 from trainer.ppo.rloo import rloo
 from trainer.ppo.step_figures import StepFigures
 from trainer.ppo.whitening import whiten
-from trainer.tokens import Rollout, Sample
+from trainer.tokens import IN_TRAINING, Rollout, Sample
 from trainer.value import ValueHead
 
 _ADAM_EPSILON = 1e-5
@@ -84,9 +84,7 @@ class Ppo:
                 f"all {len(rollouts)} rollouts are over max_staleness={self._settings.max_staleness} updates old; "
                 "sample from a newer version, or raise trainer.ppo.max_staleness"
             )
-        batch = RolloutBatch.of(
-            [rollouts[i] for i in kept], [frozen[i] for i in kept], current_version=self._current_version
-        )
+        batch = RolloutBatch.of([rollouts[i] for i in kept], [frozen[i] for i in kept], current=self._current_versions)
         kept_scores = [scores[i] for i in kept]
 
         proximal_BT = self._proximal_logprobs(batch)
@@ -152,8 +150,9 @@ class Ppo:
         self._published = dict(state["published"])
 
     @property
-    def _current_version(self) -> str | None:
-        return next((version for version, at in self._published.items() if at == self._updates), None)
+    def _current_versions(self) -> set[str]:
+        """Names of the policy as it stands."""
+        return {IN_TRAINING} | {version for version, at in self._published.items() if at == self._updates}
 
     def _is_fresh(self, rollout: Rollout) -> bool:
         ages = (self._updates - self._published.get(version, self._updates) for version in rollout.policy_version)
