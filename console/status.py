@@ -22,6 +22,7 @@ FIGURES = {
     "ppo_entropy_nats": "foldback_ppo_entropy_nats",
     "ppo_clip_ratio": "foldback_ppo_clip_ratio",
     "value_explained_variance": "foldback_value_explained_variance_ratio",
+    "judgements_awaited": "foldback_judgements_awaited",
     "versions_published": "foldback_policy_versions_published_total",
 }
 APPLICATIONS = ("ChatService/", "FeedbackService/")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from rich.markup import escape
@@ -60,9 +61,16 @@ def _trainer(rows: Table, report: Report) -> None:
     if not report.trainer_answers:
         rows.add_row("trainer", f"[red]✗[/] nobody answers at {report.trainer_url}: start it with 'foldback train'")
         return
-    rows.add_row("trainer", state)
+    awaited = waiting(report.trainer) if report.training_state == "running" else ""
+    rows.add_row("trainer", f"{state}, {awaited}" if awaited else state)
     said = [phrase.format(report.trainer[name]) for name, phrase in PHRASES.items() if name in report.trainer]
     rows.add_row("", f"[dim]{' · '.join(said) or 'nothing learned yet'}[/]")
+
+
+def waiting(figures: Mapping[str, float]) -> str:
+    """What the trainer needs before it goes on; "" while it has enough."""
+    count = round(figures.get("judgements_awaited", 0))
+    return f"waits for {count} more judgement{'s' if count > 1 else ''}" if count else ""
 
 
 def _funnel(funnel: dict[str, int]) -> str:

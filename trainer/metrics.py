@@ -88,6 +88,9 @@ reward_judgements = Gauge(
     "foldback_reward_model_judgements", "Judgements learned from, and held out to measure by.", ["split"]
 )
 reward_ready = Gauge("foldback_reward_model_ready", "1 while the reward model is good enough to steer the policy.")
+judgements_awaited = Gauge(
+    "foldback_judgements_awaited", "Judgements that PPO waits for before it goes on; 0 while it has enough."
+)
 reward_mean = Gauge(
     "foldback_reward_mean",
     "Mean conservative reward, in deviations of the reference's samples: of rollouts, and of the gate's two policies.",

@@ -2,7 +2,7 @@
 
 from feedback.store import PreferenceStore
 from settings.trainer import TrainerSettings
-from trainer import prompts
+from trainer import metrics, prompts
 from trainer.checkpoint import Progress
 from trainer.reward import RewardModel
 
@@ -18,18 +18,23 @@ class Readiness:
         return self._new_judgements(progress) >= self._judgements_needed(progress)
 
     def why_not_ppo(self, progress: Progress) -> str:
-        """What PPO still waits for, or ""."""
+        """What PPO still waits for, or ""; how many judgements that are is shown on the metrics port."""
+        metrics.judgements_awaited.set(0)
         have, need = self._new_judgements(progress), self._judgements_needed(progress)
-        remedy = f"{have} of {need} judgements; rate answers with 'foldback chat'"
-        if not progress.judgement_position:
-            return f"waiting for feedback: {remedy}"
-        if not self._reward.ready:
-            return f"waiting for feedback that tells answers apart: {remedy}"
-        if progress.budget < 1:
-            return f"waiting for feedback: all of it is learned; {remedy}"
+        if lacking := self._lacking(progress):
+            metrics.judgements_awaited.set(max(0, need - have))
+            return f"waiting for {lacking}: {have} of {need} judgements; rate answers with 'foldback chat'"
         if not prompts.recent(self._store, self._settings).training:
             return "waiting for prompts: nobody has asked anything yet; start with 'foldback chat'"
         return ""
+
+    def _lacking(self, progress: Progress) -> str:
+        """Which feedback there is too little of; "" where there is enough."""
+        if not progress.judgement_position:
+            return "feedback"
+        if not self._reward.ready:
+            return "feedback that tells answers apart"
+        return "more feedback" if progress.budget < 1 else ""
 
     def _new_judgements(self, progress: Progress) -> int:
         return self._store.judgement_count(progress.judgement_position)

@@ -6,6 +6,7 @@ from nicegui import ui
 
 from console.names import short_version
 from console.policies_view import training_name
+from console.status_view import waiting
 from console.web.layout import REFRESH_S, heading, words
 from console.web.observer import Observer, versions_with
 from console.web.timeline import HEIGHT, timeline
@@ -65,7 +66,7 @@ def tiles(observer: Observer) -> dict[str, str]:
 
     return {
         "Serving": short_version(listed.serving_version) if listed.serving_version else NONE,
-        "Training": training_name(listed.training_state) if observer.figures else "no trainer answers",
+        "Training": training(observer),
         "Feedback learned": f"{observer.funnel['learned']}" if "learned" in observer.funnel else NONE,
         "PPO iterations": shown("ppo_iterations", "{:.0f}"),
         "Reward": shown("reward_mean_rollouts", "{:+.2f} σ"),
@@ -73,6 +74,14 @@ def tiles(observer: Observer) -> dict[str, str]:
         "From the reference": shown("ppo_kl_nats", "{:.1f} nats") if "ppo_kl_nats" in figures else served_kl(listed),
         "Reward model right": shown("reward_accuracy_held_out", "{:.0%}"),
     }
+
+
+def training(observer: Observer) -> str:
+    """Whether it trains, or what it needs to."""
+    if not observer.figures:
+        return "no trainer answers"
+    state = training_name(observer.listed.training_state)
+    return waiting(observer.figures) or state if state == "running" else state
 
 
 def served_kl(listed: policy_pb2.ListPoliciesResponse) -> str:

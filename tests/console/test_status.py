@@ -92,12 +92,22 @@ def test_status_shows_everything(foldback: Foldback) -> None:
     for shown in (
         BASE,
         "serving",
-        "running",
+        "✓ running ",
         "3.2 nats",
         "71% of held-out",
         "40 responses → 31 joined → 24 learned by an active version",
     ):
         assert shown in result.output
+
+
+@pytest.mark.usefixtures("fake_server")
+@pytest.mark.parametrize(("count", "told"), [(9, "running, waits for 9 more judgements"), (1, "1 more judgement")])
+def test_status_says_what_the_trainer_waits_for(
+    foldback: Foldback, monkeypatch: pytest.MonkeyPatch, count: int, told: str
+) -> None:
+    with serving(f"foldback_judgements_awaited {count}.0\n{TRAINER}") as url:
+        monkeypatch.setenv("FOLDBACK_CONSOLE__TRAINER_METRICS_URL", url)
+        assert told in foldback("status").output
 
 
 @pytest.mark.usefixtures("fake_server", "trainer_metrics")

@@ -99,7 +99,7 @@ def test_users_rankings_become_versions_that_please_them_more(world: World) -> N
     before = mean_taste(world)
     trainer = world.trainer()
     waiting = turns(trainer)
-    assert waiting.startswith("waiting for feedback: all of it is learned")
+    assert waiting.startswith("waiting for more feedback")
     state = world.registry.state()
     assert state.active == trainer.progress.version != world.base
     assert state.states[world.base] is PolicyState.RETIRED
@@ -158,7 +158,7 @@ def test_training_stops_where_the_policy_leaves_the_reference_too_far(world: Wor
     trainer.turn()
     active = policy(trainer)
     waiting = turns(trainer)
-    assert waiting.startswith("waiting for feedback: all of it is learned")
+    assert waiting.startswith("waiting for more feedback")
     assert (trainer.progress.iteration, trainer.progress.budget) == (1, 0.0)
     assert trainer.progress.version == world.base
     assert all(map(torch.equal, active, policy(trainer)))
@@ -281,7 +281,7 @@ def test_the_registry_lost_in_mid_turn_costs_that_turn_alone(
         assert other.turn().startswith("waiting for the registry")
     shutil.rmtree(home, ignore_errors=True)  # what was written to the mount point meanwhile
     aside.rename(home)
-    assert turns(other).startswith("waiting for feedback: all of it is learned")
+    assert turns(other).startswith("waiting for more feedback")
     assert replace(other.progress, serial=0, anchor=0) == replace(one.progress, serial=0, anchor=0)
     assert all(map(torch.equal, policy(one), policy(other)))
     assert straight.registry.state().active == robbed.registry.state().active
