@@ -78,7 +78,7 @@ class PpoSettings(Section):
 
     favourites: int = Field(default=8, ge=0)
     """Served answers that users liked best, which an iteration imitates too: of those that score above the base's by a
-    deviation, and above the iteration's rollouts; 0: none. What is liked and rare is learned by it."""
+    deviation, and above the iteration's rollouts by one of theirs; 0: none. What is liked and rare is learned by it."""
     favourite_coefficient: float = Field(default=0.1, ge=0)
     """Weight of their mean negative log likelihood a token. Larger copies them word by word: at five times this the
     policy ran to its KL target sooner and pleased no better."""

@@ -11,6 +11,9 @@ from settings.trainer import TrainerSettings
 from trainer import holdout, prompts
 from trainer.tokens import Sample
 
+_WELL_ABOVE_THE_BASE = 1.0
+"""Least reward of a favourite, in deviations of the base's answers."""
+
 
 def demonstrations(
     judgements: Sequence[Judgement], settings: TrainerSettings, tokenizer: Any, seed: int
@@ -62,6 +65,15 @@ def favourites(
         if worth > bar:
             hands.add(judgement, sample)
     return hands.deal(settings.ppo.favourites, seed)
+
+
+def bar(scores_B: Tensor) -> float:
+    """Least reward of a favourite beside rollouts of these scores: a deviation above their mean.
+
+    What the policy hits in every second rollout (p hits worth r: p r + r √(p (1 − p)) = r at p = ½) it learns from
+    those. Older answers would hold it back from there on, being less likely to it than its own.
+    """
+    return max(_WELL_ABOVE_THE_BASE, (scores_B.mean() + scores_B.std(correction=0)).item())
 
 
 def _liked(judgement: Judgement) -> Sequence[Answer]:

@@ -12,9 +12,6 @@ from trainer.learner import Learner
 from trainer.ppo.figures import PpoFigures
 from trainer.tokens import Rollout, Sample
 
-_WELL_ABOVE_THE_BASE = 1.0
-"""Least reward of a favourite, in deviations of the base's answers."""
-
 
 def improve(
     learner: Learner,
@@ -42,7 +39,7 @@ def improve(
         )
         kept = learner.rules.judge(samples)
         scores = kept.rewards + torch.stack([reward_T[-1] for reward_T in prefix_rewards])
-    bar = max(_WELL_ABOVE_THE_BASE, scores.mean().item())
+    bar = imitation.bar(scores)
     liked = imitation.favourites(judgements, settings, learner.reward_of, seed, bar=bar)
     with metrics.timed("ppo"):
         figures = learner.ppo.update(

@@ -201,6 +201,17 @@ def test_favourites_are_what_came_first_or_got_a_thumb_and_scores_above_the_bar(
     assert drawn_of([], settings) == {}
 
 
+@pytest.mark.parametrize(("hits", "imitated"), [(1, True), (7, True), (9, False), (15, False)])
+def test_what_every_second_rollout_hits_is_no_favourite_any_more(hits: int, imitated: bool) -> None:
+    worth = 3.0
+    scores_B = torch.tensor([worth] * hits + [0.0] * (16 - hits))
+    assert (worth > imitation.bar(scores_B)) == imitated
+
+
+def test_a_favourite_is_better_than_most_of_the_base() -> None:
+    assert imitation.bar(torch.tensor([-2.0, -2.0, -1.9])) == 1.0
+
+
 def test_raters_take_turns_in_what_they_liked() -> None:
     settings = TrainerSettings(ppo=PpoSettings(favourites=4))
     loud = [ranked(number, "loud", ((0,), (1, 2))) for number in range(100, 140)]
