@@ -3,9 +3,9 @@
 There is no gate either, but a policy that has drifted too far is led back as the gate would lead it.
 
 Reward model, rules and PPO are the trainer's own, fed as bench/learning.py feeds them: users judge answers of every
-version, the reward model is updated, and some iterations of PPO make the next. So settings
-can be compared, from the same questions and users. Each arm is what is shipped with some settings of `trainer` changed:
-`ppo.gae_lambda=0.95`, or several with commas between.
+version, the reward model is updated, and some iterations of PPO make the next. So settings can be compared, from the
+same questions and users. Each arm is what is shipped with some settings of `trainer` changed: `ppo.gae_lambda=0.95`, or
+several with commas between.
 """
 
 import argparse
@@ -75,7 +75,6 @@ class Rehearsal:
         forgotten = partial(perplexity_ratio, backbone, reference, settings.temperature)
         base, deviation = 0.0, 1.0
         for version in range(count + 1):
-            learner.ppo.mark_published(str(version))
             drawn, shown = self._answers(version)
             utilities = [self._persona.utility(text) for _, _, texts in shown for text in texts]
             if version == 0:

@@ -61,15 +61,15 @@ def _trainer(rows: Table, report: Report) -> None:
     if not report.trainer_answers:
         rows.add_row("trainer", f"[red]✗[/] nobody answers at {report.trainer_url}: start it with 'foldback train'")
         return
-    awaited = waiting(report.trainer) if report.training_state == "running" else ""
+    awaited = waiting(report.training_state, report.trainer)
     rows.add_row("trainer", f"{state}, {awaited}" if awaited else state)
     said = [phrase.format(report.trainer[name]) for name, phrase in PHRASES.items() if name in report.trainer]
     rows.add_row("", f"[dim]{' · '.join(said) or 'nothing learned yet'}[/]")
 
 
-def waiting(figures: Mapping[str, float]) -> str:
-    """What the trainer needs before it goes on; "" while it has enough."""
-    count = round(figures.get("judgements_awaited", 0))
+def waiting(training_state: str, figures: Mapping[str, float]) -> str:
+    """What a running trainer needs before it goes on; "" while it has enough."""
+    count = round(figures.get("judgements_awaited", 0)) if training_state == "running" else 0
     return f"waits for {count} more judgement{'s' if count > 1 else ''}" if count else ""
 
 

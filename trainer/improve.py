@@ -39,8 +39,7 @@ def improve(
         )
         kept = learner.rules.judge(samples)
         scores = kept.rewards + torch.stack([reward_T[-1] for reward_T in prefix_rewards])
-    bar = imitation.bar(scores)
-    liked = imitation.favourites(judgements, settings, learner.reward_of, seed, bar=bar)
+    liked = imitation.favourites(judgements, settings, learner.reward_of, seed, bar=imitation.bar(scores))
     with metrics.timed("ppo"):
         figures = learner.ppo.update(
             rollouts, frozen, scores.tolist(), potentials(prefix_rewards), demonstrations, liked

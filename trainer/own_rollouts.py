@@ -27,15 +27,11 @@ class OwnRollouts:
         drawn = backbone.draw(
             asked, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=seed
         )
-        return as_rollouts(
-            drawn, version=IN_TRAINING, temperature=settings.temperature, eos_token_ids=backbone.eos_token_ids
-        )
+        return as_rollouts(drawn, temperature=settings.temperature, eos_token_ids=backbone.eos_token_ids)
 
 
-def as_rollouts(
-    drawn: Sequence[Draw], *, version: str, temperature: float, eos_token_ids: Collection[int]
-) -> list[Rollout]:
-    """One a draw; draws of one prompt share a group. Without the text, which PPO does not read."""
+def as_rollouts(drawn: Sequence[Draw], *, temperature: float, eos_token_ids: Collection[int]) -> list[Rollout]:
+    """Of the present policy, one a draw; draws of a prompt share a group. Without the text, which PPO does not read."""
     group = {prompt: number for number, prompt in enumerate(dict.fromkeys(each.sample.prompt_ids for each in drawn))}
     return [
         Rollout(
@@ -43,7 +39,7 @@ def as_rollouts(
             text="",
             behaviour_logprobs=tuple(each.logprobs_T.tolist()),
             finish_reason="stop" if each.sample.response_ids[-1] in eos_token_ids else "length",
-            policy_version=(version,) * len(each.sample.response_ids),
+            policy_version=(IN_TRAINING,) * len(each.sample.response_ids),
             temperature=temperature,
             group=group[each.sample.prompt_ids],
         )

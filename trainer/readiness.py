@@ -19,10 +19,10 @@ class Readiness:
 
     def why_not_ppo(self, progress: Progress) -> str:
         """What PPO still waits for, or ""; how many judgements that are is shown on the metrics port."""
-        metrics.judgements_awaited.set(0)
         have, need = self._new_judgements(progress), self._judgements_needed(progress)
-        if lacking := self._lacking(progress):
-            metrics.judgements_awaited.set(max(0, need - have))
+        lacking = self._lacking(progress)
+        metrics.judgements_awaited.set(max(0, need - have) if lacking else 0)
+        if lacking:
             return f"waiting for {lacking}: {have} of {need} judgements; rate answers with 'foldback chat'"
         if not prompts.recent(self._store, self._settings).training:
             return "waiting for prompts: nobody has asked anything yet; start with 'foldback chat'"

@@ -16,7 +16,6 @@ from settings.trainer import TrainerSettings
 from trainer.credit import of_prefixes, potentials
 from trainer.learner import Learner
 from trainer.own_rollouts import as_rollouts
-from trainer.tokens import IN_TRAINING
 
 
 def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temperature: float, turn: int) -> int:
@@ -25,7 +24,7 @@ def update(learner: Learner, prompts: list[tuple[int, ...]], tokens: int, temper
     drawn = backbone.draw(prompts, max_new_tokens=tokens, temperature=temperature, seed=turn)
     samples = [each.sample for each in drawn]
     frozen, earned = of_prefixes(backbone, samples, learner.pool, learner.reward.reward, temperature=temperature)
-    answers = as_rollouts(drawn, version=IN_TRAINING, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
+    answers = as_rollouts(drawn, temperature=temperature, eos_token_ids=backbone.eos_token_ids)
     learner.ppo.update(answers, frozen, [reward_T[-1].item() for reward_T in earned], potentials(earned))
     return sum(len(sample.response_ids) for sample in samples)
 

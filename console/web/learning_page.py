@@ -81,7 +81,7 @@ def training(observer: Observer) -> str:
     if not observer.figures:
         return "no trainer answers"
     state = training_name(observer.listed.training_state)
-    return waiting(observer.figures) or state if state == "running" else state
+    return waiting(state, observer.figures) or state
 
 
 def served_kl(listed: policy_pb2.ListPoliciesResponse) -> str:

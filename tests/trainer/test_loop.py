@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prometheus_client import REGISTRY
 from safetensors.torch import load_file
 
 from feedback.judgement import Prompt
@@ -77,6 +78,7 @@ def test_it_says_how_much_feedback_it_waits_for(tmp_path: Path, tiny_model: Path
     world = World(tmp_path, tiny_model)
     world.users_rank(3)
     assert turns(world.trainer()) == "waiting for feedback: 3 of 40 judgements; rate answers with 'foldback chat'"
+    assert REGISTRY.get_sample_value("foldback_judgements_awaited") == 37
 
 
 def test_a_checkpoint_of_another_foldback_is_refused_with_a_remedy(tmp_path: Path, tiny_model: Path) -> None:

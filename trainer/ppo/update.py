@@ -72,7 +72,8 @@ class Ppo:
         `potentials` say how much of its score a response had earned after each token, [T]; without, all comes last.
         `demonstrations`, prompts with what should have been said, and `favourites`, with what was said and liked, are
         imitated beside it.
-        Versions never marked as published count as old, of unknown age: corrected for, not dropped.
+        Versions never marked as published count as old, of unknown age: corrected for, not dropped. What is IN_TRAINING
+        is by the present policy.
 
         Raises:
             StaleRollouts: all of them are too old.
