@@ -198,9 +198,13 @@ LEARNING: Mapping[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Work left",
-            "PPO iterations that the judgements so far still allow. 0: it waits for feedback.",
+            "PPO iterations that the judgements so far still allow; at 0, how many more judgements it waits for.",
             "short",
-            {"iterations": "max(foldback_ppo_budget_iterations)", "paused": "max(foldback_training_paused)"},
+            {
+                "iterations": "max(foldback_ppo_budget_iterations)",
+                "waits for judgements": "max(foldback_judgements_awaited)",
+                "paused": "max(foldback_training_paused)",
+            },
         ),
     ),
     "Policies": (
