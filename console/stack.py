@@ -91,10 +91,11 @@ def services(settings: Settings) -> list[Service]:
             measured(place.trainer_metrics),
             f"metrics {place.trainer_metrics}",
             {**events, "FOLDBACK_TRAINER__SERVER_ADMIN_ADDRESS": admin},
+            returns=True,
         )
     )
     web = f"{reachable(settings.console.web_host)}:{settings.console.web_port}"
-    children.append(Service("web", python("console.web"), accepts(web), f"page http://{web}"))
+    children.append(Service("web", python("console.web"), accepts(web), f"page http://{web}", returns=True))
     return children
 
 

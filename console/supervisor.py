@@ -1,4 +1,4 @@
-"""Starts child processes in order, watches them, and stops them in reverse."""
+"""Starts child processes in order, watches them, starts again what returns, and stops them in reverse."""
 
 import asyncio
 import os
@@ -10,13 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from console.errors import CommandError
 from console.leash import send
 
 POLL_S = 0.1
 TAIL_LINES = 15
+STEADY_S = 60.0
+"""A child that was well for less would only end again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,16 @@ class Service:
     where: str
     """What it offers and at which address, for people."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    returns: bool = False
+    """Started again when it ends by itself: it goes on where it was, and the others can do without it meanwhile."""
 
 
 class ServiceDied(CommandError):
-    """A child ended by itself; the message holds its exit code and the end of its log."""
+    """A child ended by itself; the message holds how (`how`: in a few words) and the end of its log."""
+
+    def __init__(self, service: Service, how: str, last_words: str) -> None:
+        super().__init__(f"{how}; {last_words}")
+        self.service, self.how = service, how
 
 
 class Supervisor:
@@ -46,6 +54,7 @@ class Supervisor:
         self._log_dir = log_dir
         self._start_timeout_s, self._stop_timeout_s = start_timeout_s, stop_timeout_s
         self._children: list[tuple[Service, asyncio.subprocess.Process]] = []
+        self._well_since: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -73,8 +82,10 @@ class Supervisor:
             ServiceDied: it ended first.
             CommandError: it is not healthy after the start timeout.
         """
+        return await self._healthy(service, await self._spawn(service, "wb"))
+
+    async def _healthy(self, service: Service, process: asyncio.subprocess.Process) -> float:
         began = time.monotonic()
-        process = await self._spawn(service)
         while not await service.healthy():
             if process.returncode is not None:
                 raise self._died(service, process.returncode)
@@ -84,7 +95,27 @@ class Supervisor:
                     "Give it longer with FOLDBACK_CONSOLE__START_TIMEOUT_S."
                 )
             await asyncio.sleep(POLL_S)
-        return time.monotonic() - began
+        self._well_since[service.name] = time.monotonic()
+        return self._well_since[service.name] - began
+
+    async def keep(self, tell: Callable[[str], None]) -> None:
+        """Watch, and start again what returns, telling so; its log goes on where it ended.
+
+        Raises:
+            ServiceDied: a child ended that does not return, or that had been well for less than STEADY_S.
+            CommandError: one that returns did not get well in time.
+        """
+        while True:
+            try:
+                await self.watch()
+            except ServiceDied as death:
+                service = death.service
+                if not service.returns or time.monotonic() - self._well_since[service.name] < STEADY_S:
+                    raise
+                tell(f"{death.how}: it is started again, the others go on ({self.log(service.name)})")
+                await self._bury(service)
+                seconds = await self._healthy(service, await self._spawn(service, "ab"))
+                tell(f"{service.name} is back after {seconds:.1f} s")
 
     async def watch(self) -> None:
         """Returns never: raises ServiceDied when a child ends by itself."""
@@ -97,8 +128,8 @@ class Supervisor:
         ended = done.pop()
         raise self._died(waits[ended], ended.result())
 
-    async def _spawn(self, service: Service) -> asyncio.subprocess.Process:
-        with self.log(service.name).open("wb") as log:
+    async def _spawn(self, service: Service, mode: Literal["wb", "ab"]) -> asyncio.subprocess.Process:
+        with self.log(service.name).open(mode) as log:
             process = await asyncio.create_subprocess_exec(
                 *service.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -113,6 +144,12 @@ class Supervisor:
         await self._leash.stdin.drain()
         return process
 
+    async def _bury(self, service: Service) -> None:
+        """Forget a child that has ended, and end what it started."""
+        for child in [child for child in self._children if child[0] is service]:
+            self._children.remove(child)
+            await self._stop(child[1])
+
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         """SIGTERM to the child, then SIGKILL to whatever is left of its group."""
         if process.returncode is None:
@@ -124,7 +161,7 @@ class Supervisor:
 
     def _died(self, service: Service, code: int) -> ServiceDied:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return ServiceDied(f"{service.name} {how}; {self._tail(service.name)}")
+        return ServiceDied(service, f"{service.name} {how}", self._tail(service.name))
 
     def _tail(self, name: str) -> str:
         path = self.log(name)

@@ -1,4 +1,4 @@
-"""`foldback up`: starts everything, says where, and stays until Ctrl-C or until something dies."""
+"""`foldback up`: starts everything, says where, and stays until Ctrl-C or until what others need dies."""
 
 import asyncio
 import os
@@ -41,10 +41,10 @@ async def _up(settings: Settings) -> None:
         out.print(NEXT_STEPS.format(page=f"http://{reachable(console.web_host)}:{console.web_port}"))
         swaps = asyncio.create_task(_announce_swaps(settings))
         try:
-            await supervisor.watch()
+            await supervisor.keep(_tell)
         except ServiceDied as death:
             # At once: stopping the others may take as long as their last requests do.
-            out.print(f"[bold red]✗[/] {escape(str(death).splitlines()[0].partition(';')[0])}")
+            out.print(f"[bold red]✗[/] {escape(death.how)}")
             raise
         finally:
             swaps.cancel()
@@ -71,6 +71,10 @@ async def running(settings: Settings) -> AsyncIterator[Supervisor]:
                 seconds = await supervisor.start(service)
             out.print(f" [green]✓[/] {service.name:8} {service.where} [dim]{seconds:.1f} s[/]", soft_wrap=True)
         yield supervisor
+
+
+def _tell(news: str) -> None:
+    out.print(f"[dim]{time.strftime('%H:%M:%S', time.gmtime())} UTC[/] {escape(news)}", soft_wrap=True)
 
 
 async def _announce_swaps(settings: Settings) -> None:

@@ -5,7 +5,8 @@ def up() -> None:
     """Start everything on this machine: broker, server, trainer and web page.
 
     An embedded Kafka-compatible broker is started unless feedback.bootstrap_servers names one. Logs go to
-    data_dir/logs. Ctrl-C stops all of it in order; if one part dies, its last words are shown and the rest is stopped.
+    data_dir/logs. Ctrl-C stops all of it in order. A trainer or a web page that dies is started again; if another part
+    dies, or one of these within its first minute, its last words are shown and the rest is stopped.
 
     Examples:
         foldback up

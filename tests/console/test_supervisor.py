@@ -1,12 +1,14 @@
 """Children are started in order, watched, and never outlive their parent."""
 
 import asyncio
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,19 @@ def gone(pid: int, within_s: float = 10) -> bool:
     return False
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "not within 20 s"
+        await asyncio.sleep(0.05)
+
+
+def take_id(path: Path) -> int:
+    number = int(path.read_text())
+    path.unlink()
+    return number
+
+
 async def test_children_stop_in_reverse_order(tmp_path: Path) -> None:
     order = tmp_path / "order"
     async with supervisor(tmp_path) as children:
@@ -105,6 +120,40 @@ async def test_a_child_that_dies_later_ends_the_watch(tmp_path: Path) -> None:
         children._children[1][1].kill()
         with pytest.raises(ServiceDied, match="server was killed by SIGKILL"):
             await asyncio.wait_for(watch, 5)
+
+
+async def test_a_child_that_returns_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.supervisor.STEADY_S", 0)
+    told: list[str] = []
+    async with supervisor(tmp_path) as children:
+        await children.start(service("server", OBEDIENT, tmp_path / "server.up"))
+        code = "print('last words', flush=True);" + PARENT_OF_ONE
+        await children.start(dataclasses.replace(service("trainer", code, tmp_path / "up"), returns=True))
+        keep = asyncio.create_task(children.keep(told.append))
+        for death in (1, 2):
+            process = children._children[1][1]
+            await until(lambda: (tmp_path / "up").exists() and (tmp_path / "up").read_text().isdigit())
+            grandchild = take_id(tmp_path / "up")
+            process.kill()
+            await until(lambda count=2 * death: len(told) == count)
+            assert "trainer was killed by SIGKILL: it is started again" in told[-2]
+            assert re.fullmatch(r"trainer is back after \d+\.\d s", told[-1])
+            assert gone(grandchild), "what the dead one started is ended"
+        assert not keep.done()
+        assert len(children._children) == 2
+        children._children[0][1].kill()
+        with pytest.raises(ServiceDied, match="server was killed by SIGKILL"):
+            await asyncio.wait_for(keep, 5)
+    assert (tmp_path / "logs/trainer.log").read_text().count("last words") == 3
+
+
+async def test_a_child_that_ends_soon_after_its_start_is_given_up(tmp_path: Path) -> None:
+    async with supervisor(tmp_path) as children:
+        await children.start(dataclasses.replace(service("trainer", OBEDIENT, tmp_path / "up"), returns=True))
+        keep = asyncio.create_task(children.keep(pytest.fail))
+        children._children[0][1].kill()
+        with pytest.raises(ServiceDied, match="trainer was killed by SIGKILL"):
+            await asyncio.wait_for(keep, 5)
 
 
 async def test_a_child_that_never_gets_well_is_given_up(tmp_path: Path) -> None:
