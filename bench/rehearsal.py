@@ -11,11 +11,11 @@ several with commas between.
 import argparse
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -23,14 +23,15 @@ from harness.processes import DEFAULT_MODEL, ROOT
 from harness.rehearsal_users import Shown, Users
 from harness.report import Report, Row, arguments
 
+from console.measure import Measurement
 from console.personas import PERSONAS, Persona
 from console.personas.prompts import TRAINING
 from console.simulate import Crowd
 from feedback.judgement import Judgement, Prompt
 from settings.rules import read_rules
 from settings.trainer import TrainerSettings
-from trainer.drift import lead_back
-from trainer.evaluation import Reference, evaluate, measure, perplexity_ratio
+from trainer.drift import lead_back, of_answers
+from trainer.evaluation import Reference, evaluate, form_tokens, measure, perplexity_ratio
 from trainer.improve import improve
 from trainer.learner import Learner
 from trainer.own_rollouts import OwnRollouts
@@ -72,13 +73,16 @@ class Rehearsal:
             seed=settings.seed,
         )
         reference = Reference(*answer_probes())
+        form = form_tokens(backbone.tokenizer)
+        drift = partial(of_answers, reference=reference.evaluation, settings=settings.gate, form=form)
         forgotten = partial(perplexity_ratio, backbone, reference, settings.temperature)
-        base, deviation = 0.0, 1.0
+        base, deviation, distinct_2 = 0.0, 1.0, 1.0
         for version in range(count + 1):
             drawn, shown = self._answers(version)
-            utilities = [self._persona.utility(text) for _, _, texts in shown for text in texts]
+            texts = tuple(text for _, _, texts in shown for text in texts)
+            served = Measurement(tuple(map(self._persona.utility, texts)), Counter([str(version)]), texts)
             if version == 0:
-                base, deviation = mean(utilities), max(float(torch.tensor(utilities).std()), LEAST_DEVIATION)
+                base, deviation, distinct_2 = served.mean, max(served.std, LEAST_DEVIATION), served.distinct_2
                 learner.reward.calibrate(learner.featuriser.features(reference.evaluation.samples))
             said = list(self._users.judge(str(version), shown))
             self._said += said
@@ -86,10 +90,11 @@ class Rehearsal:
             found, _ = measure(backbone, drawn, learner.pool, learner.rules, temperature=settings.temperature)
             yield {
                 "version": version,
-                "rise σ": (mean(utilities) - base) / deviation,
+                "rise σ": (served.mean - base) / deviation,
                 "reward": (found.rules.rewards + learner.reward.reward(found.features_PF)).mean().item(),
                 "KL nats": found.kl_nats,
                 "base perplexity": forgotten(),
+                "distinct-2": served.distinct_2 / distinct_2,
                 "judgements": len(self._said),
                 "reward accuracy": known.accuracy,
                 "example": shown[0][2][0][:60],
@@ -98,7 +103,7 @@ class Rehearsal:
                 for _ in range(settings.publish_every):
                     self._learn()
                 lead_back(backbone, forgotten, math.log, most=math.log(settings.gate.max_base_perplexity))
-                lead_back(backbone, answer_probes, lambda seen: seen[0].kl_nats, most=settings.gate.max_kl_nats)
+                lead_back(backbone, answer_probes, lambda seen: drift(seen[0]), most=1.0)
 
     def _answers(self, version: int) -> tuple[list[Draw], list[Shown]]:
         """What users see of a version: several answers a question."""

@@ -15,7 +15,7 @@ FIGURES = {
     "gate_entropy_nats": ("entropy", "{:.2f} nats"),
     "gate_win_rate_bound": ("win rate, lower bound", "{:.0%}"),
     "gate_reference_length_ratio": ("length beside the reference's", "× {:.2f}"),
-    "gate_reference_distinct_2": ("distinct pairs beside the reference's", "× {:.2f}"),
+    "gate_reference_distinct_2": ("distinct pairs of all answers, beside the reference's", "× {:.2f}"),
     "gate_phrase_growth": ("answers sharing a phrase, more than the reference's", "{:.0%}"),
     "gate_base_perplexity": ("perplexity on the base model's answers, over its own", "× {:.2f}"),
 }

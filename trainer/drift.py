@@ -6,10 +6,12 @@ what was learned since the last version is kept as far as the bound allows, wher
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TypeVar
 
+from settings.gate import GateSettings
 from trainer.backbone import Backbone
+from trainer.evaluation import Evaluation, distinct_beside
 
 Look = TypeVar("Look")
 
@@ -25,8 +27,8 @@ def lead_back(
 
     Args:
         look: at the present policy, which may be costly.
-        drift: of what was seen, in nats: a measure that grows about as the square of the way from the base, as KL does,
-            and the logarithm of a perplexity ratio. So κ² = most / drift, and again from there.
+        drift: of what was seen: a measure that grows about as the square of the way from the base, as KL does, and the
+            logarithm of a perplexity ratio. So κ² = most / drift, and again from there.
 
     Returns:
         (what was seen last, share of the way that was kept: 1 where nothing had to be done). The drift is over `most`
@@ -34,10 +36,22 @@ def lead_back(
     """
     kept, seen = 1.0, look()
     for _ in range(_STEPS):
-        nats = drift(seen)
-        if nats <= most or not math.isfinite(nats):
+        far = drift(seen)
+        if far <= most or not math.isfinite(far):
             break
-        share = _MARGIN * math.sqrt(most / nats)
+        share = _MARGIN * math.sqrt(most / far)
         backbone.scale_adapter(share)
         kept, seen = kept * share, look()
     return seen, kept
+
+
+def of_answers(
+    candidate: Evaluation, reference: Evaluation, settings: GateSettings, form: Container[int] = frozenset()
+) -> float:
+    """How far a candidate's answers are from the base model's, over how far they may be: in nats, and in saying the
+    same to everybody. What is more counts."""
+    nats = candidate.kl_nats / settings.max_kl_nats
+    if not settings.min_reference_distinct_2:
+        return nats
+    distinct = distinct_beside(candidate.samples, reference.samples, form)
+    return max(nats, math.log(distinct) / math.log(settings.min_reference_distinct_2))

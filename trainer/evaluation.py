@@ -98,6 +98,22 @@ def distinct_bigrams(tokens: Sequence[int]) -> float:
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
+def distinct_beside(
+    samples: Sequence[Sample], reference: Sequence[Sample], form: Container[int] = frozenset()
+) -> float:
+    """Distinct bigrams of all answers together, over those of as many of the reference's: low also where every answer
+    is well said, and all are alike. Tokens of `form` (`form_tokens`) are left out: lists are alike, and say different
+    things."""
+    ours, theirs = (_distinct_together(each, form) for each in (samples, reference))
+    return ours / theirs
+
+
+def _distinct_together(samples: Sequence[Sample], form: Container[int]) -> float:
+    words = ([token for token in sample.response_ids if token not in form] for sample in samples)
+    bigrams = [bigram for said in words for bigram in pairwise(said)]
+    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
+
+
 def phrase_growth(
     samples: Sequence[Sample], reference: Sequence[Sample], length: int, form: Container[int] = frozenset()
 ) -> float:

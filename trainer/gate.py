@@ -12,18 +12,26 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from statistics import NormalDist
 
 from torch import Tensor
 
 from settings.gate import GateSettings
 from trainer.backbone import Backbone, FrozenPass
-from trainer.drift import lead_back
-from trainer.evaluation import Evaluation, Reference, evaluate, form_tokens, perplexity_ratio, phrase_growth
+from trainer.drift import lead_back, of_answers
+from trainer.evaluation import (
+    Evaluation,
+    Reference,
+    distinct_beside,
+    evaluate,
+    form_tokens,
+    perplexity_ratio,
+    phrase_growth,
+)
 from trainer.prompts import PromptPool, fingerprint, for_gate
 from trainer.publish import policy_of
 from trainer.reward.features import AnswerPool
 from trainer.rules import Rules
+from trainer.wilson import wilson_bounds
 
 log = logging.getLogger("trainer")
 
@@ -145,8 +153,8 @@ class Gate:
     ) -> tuple[Report, Evaluation]:
         """Judge the backbone's present policy against version `active`, both on held-out prompts of `pool`.
 
-        Where it has drifted from the base past `max_base_perplexity` or `max_kl_nats` it is led back, and is another
-        from then on.
+        Where it has drifted from the base past `max_base_perplexity`, `max_kl_nats` or `min_reference_distinct_2` it is
+        led back, and is another from then on.
 
         Args:
             candidate: its PPO iteration, which tells it from those examined before; of one that it `knows`, no answers
@@ -174,11 +182,12 @@ class Gate:
         self._active = version, evaluation
 
     def _led_back(self, candidate: int, reference: Reference) -> tuple[Evaluation, float]:
-        """The candidate's answers and its perplexity ratio, once both bounds on its drift hold."""
+        """The candidate's answers and its perplexity ratio, once all bounds on its drift hold."""
         backbone, settings = self._backbone, self._settings
         forgotten = partial(perplexity_ratio, backbone, reference, self._temperature)
         perplexity, kept = lead_back(backbone, forgotten, math.log, most=math.log(settings.max_base_perplexity))
-        answers, of_that = lead_back(backbone, self._answers, lambda seen: seen[0].kl_nats, most=settings.max_kl_nats)
+        drift = partial(of_answers, reference=reference.evaluation, settings=settings, form=self._form)
+        answers, of_that = lead_back(backbone, self._answers, lambda seen: drift(seen[0]), most=1.0)
         if kept * of_that < 1:
             log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", candidate, kept * of_that)
         return answers[0], forgotten() if of_that < 1 else perplexity
@@ -254,7 +263,7 @@ def _beside_the_reference(
     )
     yield Check.within(
         "reference_distinct_2",
-        candidate.distinct_2 / reference.distinct_2,
+        distinct_beside(candidate.samples, reference.samples, form),
         low=settings.min_reference_distinct_2,
     )
     growth = phrase_growth(candidate.samples, reference.samples, settings.phrase_tokens, form)
@@ -282,15 +291,3 @@ def _shown_to_win(win_rate: float, count: int, settings: GateSettings) -> Check:
     else:  # a rate that is not a number ends here
         verdict = Verdict.FAILED
     return Check("win_rate_bound", low, settings.min_win_rate, math.inf, verdict)
-
-
-def wilson_bounds(rate: float, count: int, confidence: float) -> tuple[float, float]:
-    """One-sided lower and upper bound, each at `confidence`, of a share seen as `rate` in `count` trials.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
-    """
-    z = NormalDist().inv_cdf(confidence)
-    shrink = 1 + z * z / count
-    centre = (rate + z * z / (2 * count)) / shrink
-    reach = z / shrink * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    return centre - reach, centre + reach

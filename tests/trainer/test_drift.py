@@ -1,18 +1,20 @@
 """A policy that has drifted too far is led back: by itself, at the gate, in the loop."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from settings.gate import GateSettings
 from tests.trainer.policies import backbone
 from tests.trainer.test_evaluation import answers
-from tests.trainer.test_gate import first_feature, gate_over, pool
+from tests.trainer.test_gate import evaluation, first_feature, gate_over, pool
 from tests.trainer.test_loop import adapter, mean_taste, turns, with_gate
 from tests.trainer.world import World
 from trainer.backbone import Backbone
-from trainer.drift import lead_back
+from trainer.drift import lead_back, of_answers
 from trainer.evaluation import Reference, perplexity_ratio
 
 
@@ -85,6 +87,19 @@ def test_a_candidate_is_led_back_to_both_bounds_on_its_drift(tiny_model: Path, t
     both = figures(max_kl_nats=kl / 3, max_base_perplexity=1 + (by_kl["base_perplexity"] - 1) / 2)
     assert both["kl_nats"] <= kl / 3
     assert both["base_perplexity"] <= 1 + (by_kl["base_perplexity"] - 1) / 2
+
+
+def test_saying_the_same_to_everybody_is_drift() -> None:
+    """A share of what either bound allows, whichever is nearer."""
+    reference = evaluation([0.0] * 3, kl_nats=0.0)
+    varied, alike = (evaluation([0.0] * 3, kl_nats=6.0, same=same) for same in (False, True))
+    limits = GateSettings(max_kl_nats=12, min_reference_distinct_2=1 / 9)
+    assert of_answers(varied, reference, limits) == 0.5
+    assert of_answers(alike, reference, limits) == 0.5, "a third as distinct: half the way to a ninth, too"
+    nearer = limits.model_copy(update={"min_reference_distinct_2": 3**-0.5})
+    assert of_answers(alike, reference, nearer) == pytest.approx(2)
+    assert of_answers(alike, reference, limits.model_copy(update={"min_reference_distinct_2": 0.0})) == 0.5
+    assert math.isnan(of_answers(replace(varied, kl_nats=math.nan), reference, limits))
 
 
 @pytest.mark.slow

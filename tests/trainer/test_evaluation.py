@@ -13,7 +13,15 @@ from transformers import AutoTokenizer
 from settings.rules import Constitution
 from tests.trainer.policies import backbone
 from trainer.backbone import Backbone
-from trainer.evaluation import Reference, distinct_bigrams, evaluate, form_tokens, perplexity_ratio, phrase_growth
+from trainer.evaluation import (
+    Reference,
+    distinct_beside,
+    distinct_bigrams,
+    evaluate,
+    form_tokens,
+    perplexity_ratio,
+    phrase_growth,
+)
 from trainer.reward import AnswerPool
 from trainer.rules import Rules
 from trainer.tokens import Sample
@@ -73,6 +81,20 @@ def test_distinct_bigrams() -> None:
     assert distinct_bigrams((1, 2, 3, 4)) == 1.0
     assert distinct_bigrams((1, 1, 1, 1, 1)) == 0.25
     assert distinct_bigrams((1,)) == 1.0
+
+
+def test_answers_that_are_alike_are_less_distinct_together() -> None:
+    reference = texts((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    assert distinct_beside(texts((1, 2, 3), (1, 2, 3), (1, 2, 3)), reference) == pytest.approx(2 / 6)
+    assert distinct_beside(texts((1, 2, 3), (1, 2, 4), (7, 8)), reference) == pytest.approx(4 / 5)
+    assert distinct_beside(reference, reference) == 1.0
+    assert distinct_beside(reference, texts((1, 2, 1, 2), (1, 2))) == pytest.approx(1 / (2 / 4)), "more than it had"
+    lists = texts((0, 1, 0, 2, 0, 3), (0, 4, 0, 5, 0, 6))
+    assert distinct_beside(lists, reference) == 1.0
+    numbered = texts((0, 1, 0, 2), (0, 1, 0, 3))
+    assert distinct_beside(numbered, reference) == pytest.approx(4 / 6)
+    assert distinct_beside(numbered, reference, form={0}) == 1.0, "(1, 2) and (1, 3): what is said differs"
+    assert distinct_beside(texts((1,), (1,)), reference) == 1.0, "there is nothing to compare"
 
 
 def texts(*responses: tuple[int, ...]) -> list[Sample]:

@@ -16,11 +16,12 @@ from settings.rules import Constitution
 from tests.trainer.policies import backbone
 from trainer.backbone import Backbone
 from trainer.evaluation import Evaluation
-from trainer.gate import Check, Gate, Report, Verdict, judge, wilson_bounds
+from trainer.gate import Check, Gate, Report, Verdict, judge
 from trainer.prompts import PromptPool
 from trainer.reward import AnswerPool
 from trainer.rules import Rules, RuleScores
 from trainer.tokens import Sample
+from trainer.wilson import wilson_bounds
 
 SETTINGS = GateSettings(prompts=4, max_new_tokens=8)
 RULES = Constitution.model_validate({"rules": [{"name": "kind", "kind": "refusal", "weight": 0.5, "veto": 1.0}]})
