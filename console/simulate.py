@@ -114,7 +114,9 @@ async def simulate(
     """Run the crowd until `stop` is set, or until it has started `conversations`; fills `tally` as it goes."""
     pace, left = Pace(crowd.rate, crowd.users if crowd.together else 1), Budget(conversations)
     async with asyncio.TaskGroup() as group:
-        users = [group.create_task(_user(client, crowd, tally, index, pace, left)) for index in range(crowd.users)]
+        users = [
+            group.create_task(_user(group, client, crowd, tally, index, pace, left)) for index in range(crowd.users)
+        ]
         group.create_task(_cancel_when(stop, users))
         await asyncio.wait(users)
         stop.set()
@@ -139,7 +141,9 @@ async def _cancel_when(stop: asyncio.Event, users: list[asyncio.Task[None]]) -> 
         user.cancel()
 
 
-async def _user(client: Client, crowd: Crowd, tally: Tally, index: int, pace: Pace, left: Budget) -> None:
+async def _user(
+    group: asyncio.TaskGroup, client: Client, crowd: Crowd, tally: Tally, index: int, pace: Pace, left: Budget
+) -> None:
     rater_id, contrariness = f"{crowd.persona.name}-{index}", crowd.contrariness(index)
     random = Random(f"{crowd.seed}/{rater_id}")
     while left.take():
@@ -147,18 +151,27 @@ async def _user(client: Client, crowd: Crowd, tally: Tally, index: int, pace: Pa
         try:
             answers = await ask(client, crowd, random.choice(crowd.prompts), rater_id)
             tally.saw(answers.version, [crowd.persona.utility(text) for text in answers.texts])
-            feedback = judge(crowd, answers, rater_id, random, contrariness)
-            if feedback is None:
-                tally.abstained += 1
-                continue
-            await client.submit_feedback(feedback)
         except grpc.aio.AioRpcError as error:
             tally.failed[error.code().name] += 1
             continue
-        if feedback.feedback.HasField("ranking"):
-            tally.rankings += 1
+        feedback = judge(crowd, answers, rater_id, random, contrariness)
+        if feedback is None:
+            tally.abstained += 1
         else:
-            tally.thumbs += 1
+            # Of the group: a user who is stopped leaves no vote on its way that the tally would never hear of.
+            await asyncio.shield(group.create_task(_vote(client, feedback, tally)))
+
+
+async def _vote(client: Client, feedback: SubmitFeedbackRequest, tally: Tally) -> None:
+    try:
+        await client.submit_feedback(feedback)
+    except grpc.aio.AioRpcError as error:
+        tally.failed[error.code().name] += 1
+        return
+    if feedback.feedback.HasField("ranking"):
+        tally.rankings += 1
+    else:
+        tally.thumbs += 1
 
 
 async def ask(client: Client, crowd: Crowd, question: str, rater_id: str) -> Answers:

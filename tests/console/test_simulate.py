@@ -144,6 +144,29 @@ async def test_stop_ends_the_users() -> None:
     assert 5 <= tally.served <= 20
 
 
+class Slow(Client):
+    """Hears of what was accepted long after it was."""
+
+    accepted: asyncio.Event
+
+    async def submit_feedback(self, request: feedback_pb2.SubmitFeedbackRequest) -> feedback_pb2.SubmitFeedbackResponse:
+        response = await super().submit_feedback(request)
+        self.accepted.set()
+        await asyncio.sleep(0.3)
+        return response
+
+
+async def test_a_vote_on_its_way_when_the_users_are_stopped_is_counted() -> None:
+    tally, stop = Tally(), asyncio.Event()
+    async with FakeFoldback() as fake, Slow(fake.chat_address, fake.admin_address, attempts=1) as client:
+        client.accepted = asyncio.Event()
+        running = asyncio.create_task(simulate(client, Crowd(sure(), users=3, rate=FAST), tally, stop))
+        await client.accepted.wait()
+        stop.set()
+        await running
+    assert tally.rated == len(fake.feedback) > 0
+
+
 async def test_measuring_uses_held_out_prompts_without_consent() -> None:
     async with FakeFoldback(lengths) as fake, Client(fake.chat_address, fake.admin_address) as client:
         failed: Counter[str] = Counter()
