@@ -74,7 +74,6 @@ class Rehearsal:
         )
         reference = Reference(*answer_probes())
         form = form_tokens(backbone.tokenizer)
-        drift = partial(of_answers, reference=reference.evaluation, settings=settings.gate, form=form)
         forgotten = partial(perplexity_ratio, backbone, reference, settings.temperature)
         base, deviation, distinct_2 = 0.0, 1.0, 1.0
         for version in range(count + 1):
@@ -103,7 +102,12 @@ class Rehearsal:
                 for _ in range(settings.publish_every):
                     self._learn()
                 lead_back(backbone, forgotten, math.log, most=math.log(settings.gate.max_base_perplexity))
-                lead_back(backbone, answer_probes, lambda seen: drift(seen[0]), most=1.0)
+                lead_back(
+                    backbone,
+                    answer_probes,
+                    lambda seen: of_answers(seen[0], reference.evaluation, settings.gate, form),
+                    most=1.0,
+                )
 
     def _answers(self, version: int) -> tuple[list[Draw], list[Shown]]:
         """What users see of a version: several answers a question."""

@@ -49,7 +49,8 @@ def of_answers(
     candidate: Evaluation, reference: Evaluation, settings: GateSettings, form: Container[int] = frozenset()
 ) -> float:
     """How far a candidate's answers are from the base model's, over how far they may be: in nats, and in saying the
-    same to everybody. What is more counts."""
+    same to everybody. What is more counts. The latter is noisy, as answers are few: it may be led back further than it
+    must."""
     nats = candidate.kl_nats / settings.max_kl_nats
     if not settings.min_reference_distinct_2:
         return nats

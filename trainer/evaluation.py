@@ -92,9 +92,9 @@ def perplexity_ratio(backbone: Backbone, reference: Reference, temperature: floa
     return torch.cat(gaps).mean().exp().item()
 
 
-def distinct_bigrams(tokens: Sequence[int]) -> float:
-    """Distinct bigrams over bigrams, in (0, 1]; 1 where there are none (Li et al. 2016, distinct-2)."""
-    bigrams = list(pairwise(tokens))
+def distinct_bigrams(*answers: Sequence[int]) -> float:
+    """Distinct bigrams over bigrams of all answers, in (0, 1]; 1 where there are none (Li et al. 2016, distinct-2)."""
+    bigrams = [bigram for tokens in answers for bigram in pairwise(tokens)]
     return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
@@ -104,14 +104,11 @@ def distinct_beside(
     """Distinct bigrams of all answers together, over those of as many of the reference's: low also where every answer
     is well said, and all are alike. Tokens of `form` (`form_tokens`) are left out: lists are alike, and say different
     things."""
-    ours, theirs = (_distinct_together(each, form) for each in (samples, reference))
+    ours, theirs = (
+        distinct_bigrams(*([token for token in sample.response_ids if token not in form] for sample in each))
+        for each in (samples, reference)
+    )
     return ours / theirs
-
-
-def _distinct_together(samples: Sequence[Sample], form: Container[int]) -> float:
-    words = ([token for token in sample.response_ids if token not in form] for sample in samples)
-    bigrams = [bigram for said in words for bigram in pairwise(said)]
-    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
 def phrase_growth(

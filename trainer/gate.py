@@ -186,8 +186,12 @@ class Gate:
         backbone, settings = self._backbone, self._settings
         forgotten = partial(perplexity_ratio, backbone, reference, self._temperature)
         perplexity, kept = lead_back(backbone, forgotten, math.log, most=math.log(settings.max_base_perplexity))
-        drift = partial(of_answers, reference=reference.evaluation, settings=settings, form=self._form)
-        answers, of_that = lead_back(backbone, self._answers, lambda seen: drift(seen[0]), most=1.0)
+        answers, of_that = lead_back(
+            backbone,
+            self._answers,
+            lambda seen: of_answers(seen[0], reference.evaluation, settings, self._form),
+            most=1.0,
+        )
         if kept * of_that < 1:
             log.info("gate: ppo %d had drifted too far: led back to %.2f of its way", candidate, kept * of_that)
         return answers[0], forgotten() if of_that < 1 else perplexity

@@ -41,6 +41,7 @@ SETTINGS = TrainerSettings(
     rollouts_from="fleet",
     canary_prompts=2,
     lora=LoraSettings(rank=4),
+    # With less of λ steps of this learning rate run far past what `lead_back` is tested on.
     ppo=PpoSettings(learning_rate=2e-2, warmup_steps=0, max_kl_nats=1e3, gae_lambda=0.95),
     gate=GateSettings(
         prompts=8,
