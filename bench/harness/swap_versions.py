@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from registry import CanaryPrompt, PolicyState, Registry
+from registry.arithmetic import computed_in
 from tests.tiny_adapter import make_adapter
 
 RANK, LAYERS = 16, 0.5
@@ -45,7 +46,7 @@ def publish(registry: Registry, policy: Path, scratch: Path, step: int, check: t
 @torch.inference_mode()
 def fresh_logprobs(weights: Path, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[float]:
     """Logprobs at temperature 1 of all answers' tokens, by Hugging Face, from files loaded for the purpose."""
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=computed_in("auto")).eval()
     found: list[float] = []
     for prompt, answer in zip(prompts, answers, strict=True):
         ids_1S = torch.tensor([[*prompt, *answer]])

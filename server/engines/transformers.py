@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from registry.arithmetic import computed_in
 from server.engines.aside import aside
 from server.engines.base import Delta, EngineDead, GenerationRequest, SwapFailed, SwapMode, Weights
 from server.engines.batch import Batch, Sequence
@@ -61,7 +62,7 @@ class TransformersEngine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = AutoTokenizer.from_pretrained(self._name_or_path)
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            self._name_or_path, dtype=getattr(torch, self._settings.dtype)
+            self._name_or_path, dtype=computed_in(self._settings.dtype)
         )
         self._model.to(device).eval()
         trained = getattr(self._model.config, "max_position_embeddings", self._settings.max_model_len)

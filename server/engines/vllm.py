@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 
+from registry.arithmetic import computed_in
 from server.engines import vllm_environment
 
 # Above: what vLLM reads once, when it is imported.
@@ -81,7 +82,7 @@ class VllmEngine:
             cpu["kv_cache_memory_bytes"] = int(ours.kv_cache_gib * 2**30)
         return AsyncEngineArgs(
             model=str(directory),
-            dtype=self._settings.dtype,
+            dtype=computed_in(self._settings.dtype),
             max_model_len=self.max_model_len,
             max_num_seqs=self._settings.max_batch + 1,
             max_num_active_seqs=self._settings.max_batch,

@@ -1,5 +1,6 @@
 """Every setting explains itself: `foldback config check`, the chart's schema and the docs show these texts."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from settings import Settings
+from settings.trainer import TrainerSettings
 
 
 def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -45,3 +47,11 @@ def test_sections_are_documented() -> None:
 def test_every_field_has_a_default() -> None:
     """`make run` needs no foldback.yaml."""
     assert not [path for path, field in FIELDS.items() if field.is_required()]
+
+
+@pytest.mark.parametrize(("cores", "asked", "expected"), [(1, 0, 1), (2, 0, 1), (4, 0, 2), (64, 0, 2), (2, 6, 6)])
+def test_the_trainer_leaves_a_small_machine_a_core(
+    monkeypatch: pytest.MonkeyPatch, cores: int, asked: int, expected: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert TrainerSettings(torch_threads=asked).threads == expected

@@ -40,9 +40,10 @@ def test_output_and_gradients_agree_with_autograd(bias):
     torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
     for found, expected in ((x, exact_x), (a, exact_a), (b, exact_b)):
         torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        layer.merged_weight().double(), base.weight.double() + 3.0 * b.double() @ a.double(), rtol=1e-5, atol=1e-5
-    )
+    exact_weight = base.weight.double() + 3.0 * b.double() @ a.double()
+    torch.testing.assert_close(layer.merged_weight(torch.float32).double(), exact_weight, rtol=1e-5, atol=1e-5)
+    rounded = exact_weight.bfloat16().to(base.weight.dtype)
+    torch.testing.assert_close(layer.merged_weight(torch.bfloat16), rounded, rtol=2**-7, atol=1e-6)
 
 
 def test_only_the_top_layers_carry_adapters_and_only_adapters_train(tiny_model: Path):

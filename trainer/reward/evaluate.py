@@ -12,6 +12,7 @@ import torch
 
 from feedback.judgement import Judgement
 from feedback.store import PreferenceStore
+from registry.arithmetic import computed_in
 from settings import Settings, load
 from trainer.backbone import Backbone
 from trainer.reward.crossvalidation import cross_validate
@@ -26,7 +27,7 @@ _CHUNK = 32
 def featurise(judgements: Sequence[Judgement], settings: Settings) -> list[RewardExample]:
     """Examples with the features of the configured base model; prints how far it is."""
     trainer = settings.trainer
-    backbone = Backbone(settings.model.path, trainer.lora, dtype=getattr(torch, trainer.dtype), seed=trainer.seed)
+    backbone = Backbone(settings.model.path, trainer.lora, dtype=computed_in(trainer.dtype), seed=trainer.seed)
     featuriser = Featuriser.over(backbone, AnswerPool.of(backbone), trainer)
     examples: list[RewardExample] = []
     for start in range(0, len(judgements), _CHUNK):
@@ -44,7 +45,7 @@ def main() -> None:
     if not arguments.store.is_file():
         parser.error(f"--store {arguments.store}: no such file")
     settings = load()
-    torch.set_num_threads(settings.trainer.torch_threads)
+    torch.set_num_threads(settings.trainer.threads)
     judgements = PreferenceStore(arguments.store).judgements()
     print(f"{len(judgements)} judgements; computing features with {settings.model.path} …", flush=True)
     examples = featurise(judgements, settings)
