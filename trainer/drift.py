@@ -18,31 +18,56 @@ Look = TypeVar("Look")
 _MARGIN = 0.98
 """A little further back than the estimate says, so that one step is mostly enough."""
 _STEPS = 6
+_TOO_FAR, _AIM = 0.5, 0.8
+"""Of the bound: led back to less than the one, a candidate is given some of the way again, to about the other."""
 
 
 def lead_back(
     backbone: Backbone, look: Callable[[], Look], drift: Callable[[Look], float], *, most: float
 ) -> tuple[Look, float]:
-    """Scale the adapters until they have drifted by no more than `most`, if they have.
+    """Scale the adapters until they have drifted by no more than `most`, if they have, and by not much less.
 
     Args:
         look: at the present policy, which may be costly.
         drift: of what was seen: a measure that grows about as the square of the way from the base, as KL does, and the
-            logarithm of a perplexity ratio. So κ² = most / drift, and again from there.
+            logarithm of a perplexity ratio. So κ² = most / drift, and again from there. Where it grows faster, that
+            leads back too far: then a power law through the nearest places on either side of the bound says how far.
 
     Returns:
         (what was seen last, share of the way that was kept: 1 where nothing had to be done). The drift is over `most`
         only where no share would do: weights that are not finite.
     """
     kept, seen = 1.0, look()
+
+    def go(share: float) -> tuple[float, Look]:
+        backbone.scale_adapter(share / kept)
+        return share, look()
+
+    within = beyond = None
     for _ in range(_STEPS):
         far = drift(seen)
-        if far <= most or not math.isfinite(far):
+        if not math.isfinite(far) or (far <= most and (beyond is None or far >= _TOO_FAR * most)):
             break
-        share = _MARGIN * math.sqrt(most / far)
-        backbone.scale_adapter(share)
-        kept, seen = kept * share, look()
+        if far > most:
+            beyond = kept, far
+        else:
+            within = kept, far
+        if within and beyond:
+            kept, seen = go(_between(within, beyond, _AIM * most))
+        else:
+            kept, seen = go(kept * _MARGIN * math.sqrt(most / far))
+    if within and drift(seen) > most:
+        kept, seen = go(within[0])
     return seen, kept
+
+
+def _between(within: tuple[float, float], beyond: tuple[float, float], aim: float) -> float:
+    """The share at which the drift is `aim`, by the power law through two (share, drift). A drift that was estimated at
+    nothing, or less, counts as a hundredth of the aim."""
+    (near, little), (far, much) = within, beyond
+    little = max(little, aim / 100)
+    along = math.log(aim / little) / math.log(much / little)
+    return near * (far / near) ** along
 
 
 def of_answers(
