@@ -61,11 +61,12 @@ class Scaled:
     ("drift", "looks"),
     [
         (lambda share: 9 * share**2, 2),
-        (lambda share: 9 * share, 7),
+        (lambda share: 9 * share, 3),
+        (lambda share: 9 * share**0.5, 4),
         (lambda share: 16 * share**4, 3),
         (lambda share: 300 * share**9, 5),
     ],
-    ids=["square", "slower", "faster", "much faster"],
+    ids=["square", "slower", "much slower", "faster", "much faster"],
 )
 def test_however_drift_grows_most_of_the_bound_is_kept(drift: Callable[[float], float], looks: int) -> None:
     policy = Scaled()
@@ -78,7 +79,7 @@ def test_however_drift_grows_most_of_the_bound_is_kept(drift: Callable[[float], 
 def test_where_it_jumps_a_candidate_stays_within() -> None:
     policy = Scaled()
     share, kept = lead_back(cast(Backbone, policy), policy.look, lambda share: 9.0 if share > 0.35 else -0.1, most=1.0)
-    assert 0.98 / 3 <= kept < 0.35
+    assert 0.32 < kept < 0.35
     assert kept == pytest.approx(policy.share) == share
     assert policy.looks <= 8
 
@@ -146,14 +147,17 @@ def test_saying_the_same_to_everybody_is_drift() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bound", "most", "enough"), [("max_base_perplexity", 1.02, 1.01), ("max_kl_nats", 1.0, 0.3)])
+@pytest.mark.parametrize(("bound", "most", "enough"), [("max_base_perplexity", 1.02, 1.01), ("max_kl_nats", 1.0, 0.2)])
 def test_a_candidate_that_has_drifted_too_far_is_led_back_and_served(
     tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture, bound: str, most: float, enough: float
 ) -> None:
     world = World(tmp_path, tiny_model)
     world.users_rank(80)
     before = mean_taste(world)
-    trainer = world.trainer(with_gate(**{bound: most}))
+    gated = with_gate(**{bound: most})
+    # By steps as large as the world's own, chance decides whether such a candidate is the better one.
+    smaller = gated.ppo.model_copy(update={"learning_rate": 8e-3})
+    trainer = world.trainer(gated.model_copy(update={"ppo": smaller}))
     with caplog.at_level("INFO", "trainer"):
         turns(trainer)
     served = [version for version in world.registry.state().history if version != world.base]
