@@ -1,10 +1,8 @@
 """A policy that has drifted too far is led back: by itself, at the gate, in the loop."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -40,48 +38,6 @@ def test_a_policy_that_has_drifted_is_led_back_no_further_than_it_must(tiny_mode
     for name, weights in weights_of(policy).items():
         torch.testing.assert_close(weights, far[name] * (kept if "lora_B" in name else 1))
     assert led_back(policy, reference, most) == (ratio, 1.0), "once is enough"
-
-
-class Scaled:
-    """Stands for a policy's backbone where only the way from the base counts."""
-
-    def __init__(self) -> None:
-        self.share = 1.0
-        self.looks = 0
-
-    def scale_adapter(self, share: float) -> None:
-        self.share *= share
-
-    def look(self) -> float:
-        self.looks += 1
-        return self.share
-
-
-@pytest.mark.parametrize(
-    ("drift", "looks"),
-    [
-        (lambda share: 9 * share**2, 2),
-        (lambda share: 9 * share, 3),
-        (lambda share: 9 * share**0.5, 4),
-        (lambda share: 16 * share**4, 3),
-        (lambda share: 300 * share**9, 5),
-    ],
-    ids=["square", "slower", "much slower", "faster", "much faster"],
-)
-def test_however_drift_grows_most_of_the_bound_is_kept(drift: Callable[[float], float], looks: int) -> None:
-    policy = Scaled()
-    share, kept = lead_back(cast(Backbone, policy), policy.look, drift, most=1.0)
-    assert 0.5 <= drift(share) <= 1
-    assert kept == pytest.approx(policy.share)
-    assert policy.looks <= looks
-
-
-def test_where_it_jumps_a_candidate_stays_within() -> None:
-    policy = Scaled()
-    share, kept = lead_back(cast(Backbone, policy), policy.look, lambda share: 9.0 if share > 0.35 else -0.1, most=1.0)
-    assert 0.32 < kept < 0.35
-    assert kept == pytest.approx(policy.share) == share
-    assert policy.looks <= 8
 
 
 def test_a_policy_within_bounds_or_past_hope_is_left_as_it_is(tiny_model: Path) -> None:
