@@ -15,7 +15,7 @@ _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 def computed_in(dtype: str) -> "torch.dtype":
     """The dtype of this name; of `auto`, bfloat16 where the machine multiplies it, float32 where it only emulates it.
 
-    A CPU without such instructions takes three to four times as long in bfloat16 as in float32.
+    A CPU without such instructions takes about three times as long in bfloat16 as in float32.
     """
     import torch
 

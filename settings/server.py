@@ -37,7 +37,7 @@ class ServerSettings(Section):
     mode weights: of the replicas, rounded up; a single one serves the canary alone until it is decided."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the engine computes in. auto: bfloat16 where the machine multiplies it, else float32, which then is about
-    four times as fast (a CPU without AVX512-BF16, AMX or ARM's BF16)."""
+    three times as fast (a CPU without AVX512-BF16, AMX or ARM's BF16)."""
     torch_threads: int = Field(default=0, ge=0)
     """Threads of the engine's arithmetic. 0: as many as there are cores; with vLLM one fewer, for all else."""
     max_model_len: int = Field(default=2048, ge=16)

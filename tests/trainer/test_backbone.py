@@ -241,9 +241,10 @@ def test_sampling_follows_the_policy_and_its_seed(tiny_model: Path):
     assert abs(surprise - entropy[0, 0].item()) < 4 * spread, "mean surprise of draws is the entropy"
 
 
-@pytest.mark.parametrize(("dtype", "nats"), [(torch.float32, 0.05), (torch.bfloat16, 0.2)])
+@pytest.mark.parametrize(("dtype", "nats"), [(torch.float32, 1e-3), (torch.bfloat16, 0.2)])
 def test_draws_carry_the_logprobs_they_were_drawn_with(tiny_model: Path, dtype: torch.dtype, nats: float):
     policy = backbone(tiny_model, dtype=dtype, moved=0.1)
+    policy.stored = dtype  # without the rounding of its files
     prompts = [(token, 5, 6)[: 1 + token % 3] for token in range(3, 43)]
     drawn = policy.draw(prompts, max_new_tokens=20, temperature=0.7, seed=4)
     samples = [each.sample for each in drawn]

@@ -47,10 +47,10 @@ def test_the_untrained_policy_is_no_nats_from_the_reference_and_repeats_itself(t
 
 def test_kl_of_a_policy_is_the_sum_of_log_ratios(tiny_model: Path) -> None:
     policy = backbone(tiny_model, moved=0.1)
+    policy.stored = torch.float32  # without the rounding of its files
     found = answers(policy, 0.7).evaluation
     gaps = [logprobs(policy, s, 0.7, adapted=True) - logprobs(policy, s, 0.7, adapted=False) for s in found.samples]
-    expected = sum(gap.sum().item() for gap in gaps) / len(gaps)
-    assert found.kl_nats == pytest.approx(expected, abs=0.02), "answers are by the policy as its files round it"
+    assert found.kl_nats == pytest.approx(sum(gap.sum().item() for gap in gaps) / len(gaps), abs=1e-3)
     assert found.kl_nats > 0.1
 
 

@@ -151,6 +151,7 @@ class World:
         """A trainer as it is at the start of a process."""
         settings = settings or self.settings
         learner = Learner.create(self.model, settings, constitution)
+        learner.backbone.stored = torch.float32  # what is published is, bit for bit, what was trained
         rollouts = self.fleet if settings.rollouts_from == "fleet" else OwnRollouts(learner.backbone, settings)
         return Trainer(
             settings, learner, self.store, self.registry, rollouts, self.directory / "trainer", keep_versions=99
