@@ -273,11 +273,21 @@ async def test_idle_after_work(engine: VllmEngine) -> None:
     assert stat(engine, "gauge_scheduler_running") == stat(engine, "gauge_scheduler_waiting") == 0
     before = _cpu_seconds()
     await asyncio.sleep(2)
-    assert _cpu_seconds() - before < 0.2
+    spent = {thread: round(seconds - before.get(thread, 0), 2) for thread, seconds in _cpu_seconds().items()}
+    assert sum(spent.values()) < 0.2, spent
 
 
-def _cpu_seconds() -> float:
-    """Of all engines, which are all idle; other fixtures of the session may have processes of their own."""
+def _cpu_seconds() -> dict[tuple[str, int], float]:
+    """Of all threads of all engines, which are all idle, but for gloo's.
+
+    Gloo's look around 100 times a second each (pytorch/gloo issue 246), which nobody here can change; what that costs
+    is up to the machine: 0.08 s of these two seconds on a quiet one, 0.5 s were seen on a busy one.
+    """
     engines = [child for child in psutil.Process().children(recursive=True) if "VLLM" in child.name()]
     assert engines
-    return sum(sum(child.cpu_times()[:2]) for child in engines)
+    return {
+        (name, thread.id): thread.user_time + thread.system_time
+        for child in engines
+        for thread in child.threads()
+        if (name := Path(f"/proc/{child.pid}/task/{thread.id}/comm").read_text().strip()) != "gloo_tcp_loop"
+    }
