@@ -1,9 +1,10 @@
 """What learning costs, beside TRL: a PPO update, and a reward model from OpenAssistant's rankings.
 
 A PPO update is all of it on either side: sampling the answers, reference logprobs, reward, values, one epoch of four
-minibatches. Both start from the same model in bfloat16 with the same LoRA on the same layers, and learn from 32
-distinct prompts with 32 tokens each. TRL keeps a reward model and a critic of their own, each as large as the policy;
-ours share the trunk. The two take turns; the rate is the median turn's. TRL lives in an environment of its own.
+minibatches. Both start from the same model with the same LoRA on the same layers, compute in the same dtype (bfloat16,
+or float32 on a machine without instructions for it), and learn from 32 distinct prompts with 32 tokens each. TRL keeps
+a reward model and a critic of their own, each as large as the policy; ours share the trunk. The two take turns; the
+rate is the median turn's. TRL lives in an environment of its own.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from harness.turns import Contestant
 from transformers import AutoConfig, AutoTokenizer
 
 from console.personas.prompts import TRAINING
+from registry.arithmetic import computed_in
 from settings.ppo import LoraSettings, PpoSettings
 
 OURS, TRL = "Foldback", "TRL"
@@ -39,7 +41,8 @@ def contestant(
 ) -> Iterator[Contestant]:
     """A child at `bench/harness/script` with `workload` in a file."""
     folder = Path(tempfile.mkdtemp(prefix=script, dir=options.folder))
-    (folder / "workload.json").write_text(json.dumps({**workload, "threads": options.threads}))
+    dtype = str(computed_in("auto")).removeprefix("torch.")
+    (folder / "workload.json").write_text(json.dumps({**workload, "threads": options.threads, "dtype": dtype}))
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{BENCH}",  # in this order: `trainer` is the package, not this script

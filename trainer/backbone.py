@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,7 +15,7 @@ from settings.ppo import LoraSettings
 from trainer import attention, lora_merge, lower_trunk, sampling
 from trainer.batching import Layout, lay_out, micro_batches
 from trainer.logprobs import token_logprobs
-from trainer.lora import adapt, first_adapted_layer, scale
+from trainer.lora import adapt, first_adapted_layer, saved_weights, scale
 from trainer.lower_trunk import LowerStates
 from trainer.tokens import Sample
 from trainer.upper_trunk import UpperTrunk
@@ -195,8 +195,7 @@ class Backbone:
         Raises:
             ValueError: they are of other layers or another rank than this backbone's.
         """
-        weights = load_peft_weights(str(directory), device="cpu")
-        report = set_peft_model_state_dict(self.model, weights)
+        report = set_peft_model_state_dict(self.model, saved_weights(directory))
         missing = [name for name in report.missing_keys if "lora_" in name]
         if missing or report.unexpected_keys:
             raise ValueError(
@@ -206,7 +205,7 @@ class Backbone:
 
     def holds(self, directory: Path) -> bool:
         """Whether the adapter that `save_adapter` wrote there is, bit for bit, the present one."""
-        saved, own = load_peft_weights(str(directory), device="cpu"), get_peft_model_state_dict(self.model)
+        saved, own = saved_weights(directory), get_peft_model_state_dict(self.model)
         return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in saved)
 
     def scale_adapter(self, share: float) -> None:

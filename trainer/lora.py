@@ -1,10 +1,13 @@
 """Low-rank adapters on a frozen trunk: peft's format and modules, with a forward and backward made for it."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -31,6 +34,15 @@ def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftMode
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)
+
+
+def saved_weights(directory: Path) -> dict[str, Tensor]:
+    """Of an adapter that PEFT wrote. Its own loader would read a pickle, too, and look for what is missing at the hub.
+
+    Raises:
+        FileNotFoundError: there are no safetensors.
+    """
+    return load_file(directory / SAFETENSORS_WEIGHTS_NAME)
 
 
 @torch.no_grad()

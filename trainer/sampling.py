@@ -60,13 +60,15 @@ def _decode(
     generator: torch.Generator,
 ) -> list[Draw]:
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    input_ids, attention = _left_pad(prompts, pad_id, model.device)
+    distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    asked = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
+    input_ids, attention = _left_pad(list(distinct), pad_id, model.device)
     position_ids = (attention.cumsum(-1) - 1).clamp_(min=0)
     cache = DynamicCache(config=model.config)
     steps: list[tuple[Tensor, ...]] = []
     alive = torch.arange(len(prompts), device=model.device)
     ends = torch.tensor(sorted(eos_token_ids), device=model.device, dtype=torch.long)
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         hidden_BSD = decoder(
             input_ids=input_ids,
             attention_mask=attention,
@@ -75,7 +77,11 @@ def _decode(
             use_cache=True,
         ).last_hidden_state
         # Indexed before the head: given a slice of a longer tensor, PyTorch copies the head once a row.
-        tokens_B, logprobs_B, entropy_B = _draw(head(hidden_BSD[:, -1].contiguous()).float(), temperature, generator)
+        last_BD = hidden_BSD[:, -1].contiguous()
+        if step == 0:  # every prompt was read once, however many answers are drawn to it
+            last_BD, attention, position_ids = last_BD[asked], attention[asked], position_ids[asked]
+            cache.batch_select_indices(asked)
+        tokens_B, logprobs_B, entropy_B = _draw(head(last_BD).float(), temperature, generator)
         steps.append((alive, tokens_B, logprobs_B, entropy_B))
         kept = (~torch.isin(tokens_B, ends)).nonzero().flatten()
         if not len(kept):

@@ -37,12 +37,12 @@ def main() -> None:
     workload = json.loads(Path(sys.argv[1]).read_text())
     turn = Turn()
     torch.set_num_threads(workload["threads"])
-    path, prompts = workload["model"], workload["prompts"]
+    path, prompts, dtype = workload["model"], workload["prompts"], getattr(torch, workload["dtype"])
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     tokenizer.pad_token = tokenizer.bos_token  # PPO must tell padding from the end of an answer
 
     def scorer() -> Any:
-        model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.bfloat16)
+        model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype)
         model.config.pad_token_id = tokenizer.pad_token_id
         return model
 
@@ -63,12 +63,12 @@ def main() -> None:
                 save_strategy="no",
                 report_to="none",
                 use_cpu=True,
-                bf16=False,  # the weights are bf16 already
+                bf16=False,  # the weights are in `dtype` already
                 disable_tqdm=True,
                 gradient_checkpointing=False,
             ),
             processing_class=tokenizer,
-            model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16),
+            model=AutoModelForCausalLM.from_pretrained(path, dtype=dtype),
             ref_model=None,
             reward_model=scorer(),
             value_model=scorer(),

@@ -21,14 +21,16 @@ from turns import Turn
 def train(workload: dict[str, Any], pairs: list[dict[str, Any]], unseen: list[dict[str, Any]]) -> tuple[float, float]:
     """Accuracy on the unseen pairs, and the seconds that training alone took."""
     tokenizer = AutoTokenizer.from_pretrained(workload["model"])
-    model = AutoModelForSequenceClassification.from_pretrained(workload["model"], num_labels=1, dtype=torch.bfloat16)
+    dtype = getattr(torch, workload["dtype"])
+    model = AutoModelForSequenceClassification.from_pretrained(workload["model"], num_labels=1, dtype=dtype)
     with tempfile.TemporaryDirectory() as folder:
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
                 output_dir=folder,
                 num_train_epochs=1,
-                per_device_train_batch_size=8,
+                per_device_train_batch_size=4,  # eight of a thousand tokens each, in float32, want more than 24 GiB
+                gradient_accumulation_steps=2,
                 per_device_eval_batch_size=8,
                 max_length=workload["max_length"],
                 seed=workload["seed"],
