@@ -145,6 +145,9 @@ class Trainer:
                 self._policy.look_ahead(self.progress)
             self._learn_reward()
             return ""
+        if held_up and (calibrated := self._reward.calibrate_ahead(self.progress)):
+            self._save(calibrated)
+            return ""
         return held_up or self._improve_policy()
 
     # Feedback → reward model

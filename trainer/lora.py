@@ -42,7 +42,8 @@ def saved_weights(directory: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there are no safetensors.
     """
-    return load_file(directory / SAFETENSORS_WEIGHTS_NAME)
+    weights: dict[str, Tensor] = load_file(directory / SAFETENSORS_WEIGHTS_NAME)
+    return weights
 
 
 @torch.no_grad()

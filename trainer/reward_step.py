@@ -54,6 +54,18 @@ class RewardStep:
             budget=progress.budget + len(judgements) * self._settings.iterations_per_judgement,
         )
 
+    def calibrate_ahead(self, progress: Progress) -> Progress | None:
+        """Scale the reward while feedback is awaited, once and for all, so that the first update need not.
+
+        Returns None where that is done, or people have asked too little yet for a scale that will last.
+        """
+        enough = self._settings.calibration_samples // 2 + 1  # which cannot double within the samples: see `_calibrate`
+        if progress.calibrated_on >= enough:
+            return None
+        if len(prompts.recent(self._store, self._settings).training) < enough:
+            return None
+        return replace(progress, calibrated_on=self._calibrate(-1))
+
     def _forget_withdrawn(self, progress: Progress) -> int:
         """Take what raters withdrew out of what is replayed. Returns how much was withdrawn so far."""
         funnel = self._store.funnel()

@@ -31,7 +31,7 @@ def train(workload: dict[str, Any], pairs: list[dict[str, Any]], unseen: list[di
                 num_train_epochs=1,
                 per_device_train_batch_size=4,  # eight of a thousand tokens each, in float32, want more than 24 GiB
                 gradient_accumulation_steps=2,
-                per_device_eval_batch_size=8,
+                per_device_eval_batch_size=_divisor(len(unseen), most=8),
                 max_length=workload["max_length"],
                 seed=workload["seed"],
                 logging_steps=10,
@@ -52,6 +52,11 @@ def train(workload: dict[str, Any], pairs: list[dict[str, Any]], unseen: list[di
         trainer.train()
         seconds = time.perf_counter() - began
         return float(trainer.evaluate()["eval_accuracy"]), seconds
+
+
+def _divisor(count: int, *, most: int) -> int:
+    """TRL reports the mean over batches: of batches of one size that is the mean over pairs."""
+    return next(size for size in range(most, 0, -1) if count % size == 0)
 
 
 def main() -> None:

@@ -1,0 +1,48 @@
+"""What the first update of the reward model need not wait for is done while feedback is awaited."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.world import SETTINGS, World
+from trainer.loop import Trainer
+
+
+def idle(trainer: Trainer) -> str:
+    """Turn until there is nothing to do; what is waited for."""
+    while not (waiting := trainer.turn()):
+        pass
+    return waiting
+
+
+def test_the_reward_is_scaled_while_the_first_feedback_is_awaited(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, tiny_model)
+    trainer = world.trainer()
+    world.users_rank(3)
+    assert idle(trainer).startswith("waiting for feedback")
+    assert trainer.progress.calibrated_on == -1, "by so few questions it would soon be scaled anew"
+    world.users_rank(30)
+    assert idle(trainer).startswith("waiting for feedback")
+    assert trainer.progress.calibrated_on == SETTINGS.calibration_samples
+
+    world.users_rank(10)
+    monkeypatch.setattr(trainer._learner.backbone, "generate", lambda *_, **__: pytest.fail("a scale drawn anew"))
+    assert trainer.turn() == ""
+    assert trainer.progress.judgement_position
+    assert trainer._learner.reward.ready
+
+
+def test_the_scale_survives_a_restart_between_it_and_the_first_update(tmp_path: Path, tiny_model: Path) -> None:
+    world = World(tmp_path, tiny_model)
+    world.users_rank(33)
+    idle(world.trainer())
+    restarted = world.trainer()
+    world.users_rank(10)
+    restarted.turn()
+    base = restarted._learner.reward._reference_BF
+    assert len(base) == SETTINGS.calibration_samples
+    mean_B, _ = restarted._learner.reward.score(base)
+    assert mean_B.mean().item() == pytest.approx(0, abs=1e-4)
+    assert mean_B.std(correction=0).item() == pytest.approx(1, abs=1e-4)
