@@ -193,6 +193,7 @@ class Backbone:
         """Take the adapter weights that `save_adapter` wrote.
 
         Raises:
+            FileNotFoundError: there are no safetensors.
             ValueError: they are of other layers or another rank than this backbone's.
         """
         report = set_peft_model_state_dict(self.model, saved_weights(directory))

@@ -62,9 +62,8 @@ class RewardStep:
         enough = self._settings.calibration_samples // 2 + 1  # which cannot double within the samples: see `_calibrate`
         if progress.calibrated_on >= enough:
             return None
-        if len(prompts.recent(self._store, self._settings).training) < enough:
-            return None
-        return replace(progress, calibrated_on=self._calibrate(-1))
+        pool = prompts.recent(self._store, self._settings)
+        return replace(progress, calibrated_on=self._scale_by(pool)) if len(pool.training) >= enough else None
 
     def _forget_withdrawn(self, progress: Progress) -> int:
         """Take what raters withdrew out of what is replayed. Returns how much was withdrawn so far."""
@@ -82,13 +81,18 @@ class RewardStep:
 
         Returns that number from now on.
         """
-        settings, learner = self._settings, self._learner
-        wanted = settings.calibration_samples
-        pool = prompts.recent(self._store, settings)
-        served = min(len(pool.training), wanted)
-        if known >= 0 and served < max(1, 2 * known):
+        pool = prompts.recent(self._store, self._settings)
+        if known >= 0 and min(len(pool.training), self._settings.calibration_samples) < max(1, 2 * known):
             return known
-        chosen = prompts.with_probes(pool.training, wanted, learner.backbone.tokenizer)
+        return self._scale_by(pool)
+
+    def _scale_by(self, pool: prompts.PromptPool) -> int:
+        """Samples of the reference, to the pool's prompts and to probes where those are too few, score 0 ± 1.
+
+        Returns how many prompts were users'.
+        """
+        settings, learner = self._settings, self._learner
+        chosen = prompts.with_probes(pool.training, settings.calibration_samples, learner.backbone.tokenizer)
         with publish.policy_of(learner.backbone, self._base_adapter, self._scratch):
             samples = learner.backbone.generate(
                 chosen,
@@ -97,4 +101,4 @@ class RewardStep:
                 seed=settings.seed,
             )
         learner.reward.calibrate(learner.featuriser.features(samples))
-        return served
+        return min(len(pool.training), settings.calibration_samples)

@@ -4,15 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.test_loop import turns
 from tests.trainer.world import SETTINGS, World
-from trainer.loop import Trainer
-
-
-def idle(trainer: Trainer) -> str:
-    """Turn until there is nothing to do; what is waited for."""
-    while not (waiting := trainer.turn()):
-        pass
-    return waiting
 
 
 def test_the_reward_is_scaled_while_the_first_feedback_is_awaited(
@@ -21,10 +14,10 @@ def test_the_reward_is_scaled_while_the_first_feedback_is_awaited(
     world = World(tmp_path, tiny_model)
     trainer = world.trainer()
     world.users_rank(3)
-    assert idle(trainer).startswith("waiting for feedback")
+    assert turns(trainer).startswith("waiting for feedback")
     assert trainer.progress.calibrated_on == -1, "by so few questions it would soon be scaled anew"
     world.users_rank(30)
-    assert idle(trainer).startswith("waiting for feedback")
+    assert turns(trainer).startswith("waiting for feedback")
     assert trainer.progress.calibrated_on == SETTINGS.calibration_samples
 
     world.users_rank(10)
@@ -37,7 +30,7 @@ def test_the_reward_is_scaled_while_the_first_feedback_is_awaited(
 def test_the_scale_survives_a_restart_between_it_and_the_first_update(tmp_path: Path, tiny_model: Path) -> None:
     world = World(tmp_path, tiny_model)
     world.users_rank(33)
-    idle(world.trainer())
+    turns(world.trainer())
     restarted = world.trainer()
     world.users_rank(10)
     restarted.turn()
