@@ -36,7 +36,7 @@ def plot(result: Result, path: Path) -> None:
         fontsize=11,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    axes.legend(facecolor="white", edgecolor="none", framealpha=1, loc="upper left", fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)

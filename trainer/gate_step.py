@@ -93,7 +93,7 @@ class GateStep:
             return Outcome.GO_BACK
         report, evaluation = self._examine(progress, active_adapter)
         metrics.show_gate(report)
-        if report.verdict is Verdict.UNDECIDED and progress.unpublished <= settings.ppo.max_staleness:
+        if report.verdict is Verdict.UNDECIDED and progress.unpublished < self._patience:
             log.info("gate: undecided: %s: training on", report)
             return Outcome.TRAIN_ON
         version = self._publish(progress, report, evaluation)
@@ -118,6 +118,13 @@ class GateStep:
             metrics.versions_published.inc()
         self._gate.promoted(version, evaluation)
         return Outcome.SERVED
+
+    @property
+    def _patience(self) -> int:
+        """Iterations after which a candidate that is still undecided is refused. Rollouts of the trainer's own stay
+        fresh meanwhile."""
+        settings = self._settings
+        return settings.ppo.max_staleness + 1 if settings.rollouts_from == "fleet" else 2 * settings.publish_every
 
     def _examine(self, progress: Progress, rival_adapter: Path) -> tuple[Report, Evaluation]:
         with metrics.timed("gate"):

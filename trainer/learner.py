@@ -67,14 +67,17 @@ class Learner:
         self._load_policy(directory, load_state(directory, _PPO))
         self.reward.load_state_dict(load_state(directory, _REWARD))
 
-    def go_back(self, directory: Path) -> None:
-        """Policy, value and optimisers as they were at `save`.
+    def go_back(self, directory: Path) -> float:
+        """Policy, value, optimisers and KL coefficient as they were at `save`, for another attempt with shorter steps.
 
-        What was learned of rewards stays, and so does the KL coefficient: taken back, the next attempt would run as
-        far from the reference as the last.
+        What was learned of rewards stays. Were the KL coefficient to stay, too, it would rise from attempt to attempt
+        where that policy is at its target already, until all fell behind it.
+
+        Returns the share of the learning rate that steps are taken with.
         """
-        ppo = load_state(directory, _PPO) | {"kl_coefficient": self.ppo.state_dict()["kl_coefficient"]}
-        self._load_policy(directory, ppo)
+        stride = self.ppo.state_dict()["stride"]
+        self._load_policy(directory, load_state(directory, _PPO) | {"stride": stride})
+        return self.ppo.shorten_stride()
 
     def continue_from(self, adapter: Path, version: str) -> None:
         """Take the adapter of another version. The optimisers' moments belong to the old one: they start afresh."""

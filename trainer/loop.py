@@ -285,7 +285,8 @@ class Trainer:
 
     def _go_back(self, progress: Progress) -> None:
         """The policy as it was at the anchor."""
-        self._learner.go_back(self._checkpoints.path(progress.anchor))
+        stride = self._learner.go_back(self._checkpoints.path(progress.anchor))
+        log.info("next attempt: by steps of %g of the learning rate", stride)
         self._save(replace(progress, unpublished=0))
 
     def _save(self, progress: Progress, *, anchor: bool = False) -> None:

@@ -80,6 +80,27 @@ def test_a_worse_candidate_fails_and_an_unclear_one_is_undecided() -> None:
     assert verdicts(evaluation(unclear), evaluation(worse))["win_rate_bound"] is Verdict.UNDECIDED
 
 
+def test_as_shipped_a_candidate_has_to_be_shown_to_be_better() -> None:
+    """And how often that happens by luck, as GateSettings says."""
+    shipped = GateSettings()
+    active = evaluation([0.0] * shipped.prompts)
+
+    def verdict(wins: int) -> Verdict:
+        rewards = [1.0] * wins + [-1.0] * (shipped.prompts - wins)
+        return judge(evaluation(rewards), active, active, 1.0, first_feature, shipped).verdict
+
+    passing = [wins for wins in range(shipped.prompts + 1) if verdict(wins) is Verdict.PASSED]
+    assert passing == list(range(17, shipped.prompts + 1))
+    assert verdict(12) is Verdict.UNDECIDED
+    assert verdict(11) is Verdict.FAILED
+
+    def passes(rate: float) -> float:
+        n = shipped.prompts
+        return sum(math.comb(n, wins) * rate**wins * (1 - rate) ** (n - wins) for wins in passing)
+
+    assert [passes(rate) for rate in (0.7, 0.5, 0.4)] == pytest.approx([9 / 10, 1 / 6, 1 / 50], rel=0.1)
+
+
 def test_rewards_that_are_no_numbers_fail() -> None:
     assert verdicts(evaluation([math.nan] * 20), evaluation([0.0] * 20))["win_rate_bound"] is Verdict.FAILED
 

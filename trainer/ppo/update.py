@@ -25,6 +25,8 @@ from trainer.tokens import IN_TRAINING, Rollout, Sample
 from trainer.value import ValueHead
 
 _ADAM_EPSILON = 1e-5
+_SHORTEST_STRIDE = 1 / 8
+"""People's taste may change: what did no good for long must not end in standing still."""
 
 
 class StaleRollouts(ValueError):
@@ -51,12 +53,22 @@ class Ppo:
         self._kl = KlController(least, settings.kl_target, settings.kl_horizon, least)
         self._shuffle = torch.Generator().manual_seed(seed)
         self._steps = 0
+        self._stride = 1.0
+        """Share of the learning rate that steps are taken with."""
         self._updates = 0
         self._published: dict[str, int] = {}
 
     def mark_published(self, version: str) -> None:
-        """The present policy is served as `version`: rollouts from it are current until the next update."""
+        """The present policy is served as `version`: rollouts from it are current until the next update. Steps from
+        here are whole ones."""
         self._published[version] = self._updates
+        self._stride = 1.0
+
+    def shorten_stride(self) -> float:
+        """What came of the last steps was no better: halve the next ones, until a policy is served again (a
+        backtracking line search, Armijo 1966, in which a version is a step). Returns the share of the learning rate."""
+        self._stride = max(_SHORTEST_STRIDE, self._stride / 2)
+        return self._stride
 
     def update(
         self,
@@ -136,6 +148,7 @@ class Ppo:
             "kl_coefficient": self._kl.coefficient,
             "shuffle": self._shuffle.get_state(),
             "steps": self._steps,
+            "stride": self._stride,
             "updates": self._updates,
             "published": dict(self._published),
         }
@@ -147,6 +160,7 @@ class Ppo:
         self._kl.coefficient = state["kl_coefficient"]
         self._shuffle.set_state(state["shuffle"])
         self._steps = state["steps"]
+        self._stride = state["stride"]
         self._updates = state["updates"]
         self._published = dict(state["published"])
 
@@ -239,7 +253,7 @@ class Ppo:
         self._steps += 1
         warm = min(1.0, self._steps / max(1, settings.warmup_steps))
         for group in self._policy_optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warm
+            group["lr"] = settings.learning_rate * warm * self._stride
         self._policy_optimizer.step()
         steps.end_step(norm)
 
