@@ -76,7 +76,7 @@ def test_a_better_candidate_passes_every_check() -> None:
 def test_a_worse_candidate_fails_and_an_unclear_one_is_undecided() -> None:
     better, worse = [1.0] * 20, [0.0] * 20
     assert verdicts(evaluation(worse), evaluation(better))["win_rate_bound"] is Verdict.FAILED
-    unclear = [1.0] * 8 + [-1.0] * 12
+    unclear = [1.0] * 9 + [-1.0] * 11
     assert verdicts(evaluation(unclear), evaluation(worse))["win_rate_bound"] is Verdict.UNDECIDED
 
 

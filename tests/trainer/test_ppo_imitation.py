@@ -97,7 +97,7 @@ def test_entropy_bonus_broadens_a_policy_that_has_nothing_else_to_learn(tiny_mod
     imitator = Imitator(tiny_model, entropy_coefficient=1.0)
     asked: list[tuple[int, ...]] = [(5, 6, 7)] * 32 + [(30, 31)] * 32
     entropies = []
-    for step in range(5):
+    for step in range(10):
         imitator.ppo.mark_published(f"p{step}")
         samples = imitator.policy.generate(asked, max_new_tokens=6, temperature=1.0, seed=step)
         rollouts = rollouts_of(imitator.policy, samples, f"p{step}", 32)
