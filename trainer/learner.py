@@ -75,9 +75,9 @@ class Learner:
 
         Returns the share of the learning rate that steps are taken with.
         """
-        stride = self.ppo.state_dict()["stride"]
+        stride = self.ppo.shorten_stride()
         self._load_policy(directory, load_state(directory, _PPO) | {"stride": stride})
-        return self.ppo.shorten_stride()
+        return stride
 
     def continue_from(self, adapter: Path, version: str) -> None:
         """Take the adapter of another version. The optimisers' moments belong to the old one: they start afresh."""

@@ -136,15 +136,18 @@ def test_a_resumed_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Path):
 def test_after_a_refusal_steps_are_half_as_long_until_a_version_is_served(tiny_model: Path):
     """Adam's first step is of the learning rate, whatever the gradient, where that is not about 0."""
 
+    def flat(trainee: Trainee) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in trainee.policy.parameters()])
+
     def moved(refusals: int, served: bool = False) -> torch.Tensor:
         trainee = Trainee(tiny_model, epochs=1, minibatches=1, warmup_steps=0)
         for _ in range(refusals):
             trainee.ppo.shorten_stride()
         if served:
             trainee.ppo.mark_published("p")
-        before = torch.cat([p.detach().flatten() for p in trainee.policy.parameters()])
+        before = flat(trainee)
         trainee.update(trainee.rollouts("p"))
-        return torch.cat([p.detach().flatten() for p in trainee.policy.parameters()]) - before
+        return flat(trainee) - before
 
     whole = moved(0)
     assert whole.abs().max() == pytest.approx(PpoSettings().learning_rate, rel=0.01)
