@@ -103,14 +103,17 @@ def test_saying_the_same_to_everybody_is_drift() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bound", "most", "enough"), [("max_base_perplexity", 1.02, 1.002), ("max_kl_nats", 0.5, 0.1)])
+@pytest.mark.parametrize(("bound", "most", "enough"), [("max_base_perplexity", 1.02, 1.01), ("max_kl_nats", 2.0, 1.2)])
 def test_a_candidate_that_has_drifted_too_far_is_led_back_and_served(
     tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture, bound: str, most: float, enough: float
 ) -> None:
     world = World(tmp_path, tiny_model)
     world.users_rank(80)
     before = mean_taste(world)
-    trainer = world.trainer(with_gate(**{bound: most}))
+    # Answers and steps that make the drift far larger than its noise; to win is for other tests.
+    settings = with_gate(**{bound: most, "prompts": 24, "min_win_rate": 0.35})
+    ppo = settings.ppo.model_copy(update={"learning_rate": 1e-2})
+    trainer = world.trainer(settings.model_copy(update={"ppo": ppo}))
     with caplog.at_level("INFO", "trainer"):
         turns(trainer)
     served = [version for version in world.registry.state().history if version != world.base]
