@@ -39,7 +39,8 @@ class ServerSettings(Section):
     """What the engine computes in. auto: bfloat16 where the machine multiplies it, else float32, which then is about
     three times as fast (a CPU without AVX512-BF16, AMX or ARM's BF16)."""
     torch_threads: int = Field(default=0, ge=0)
-    """Threads of the engine's arithmetic. 0: as many as there are cores; with vLLM one fewer, for all else."""
+    """Threads of the engine's arithmetic. 0: as many as there are cores for this process, by its container's limit and
+    its CPU affinity; with vLLM one fewer, for all else."""
     max_model_len: int = Field(default=2048, ge=16)
     """Prompt and completion tokens together; never more than the model was trained for."""
     max_batch: int = Field(default=32, ge=1)

@@ -1,6 +1,5 @@
 """`trainer:` learning from feedback while serving goes on."""
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -8,6 +7,7 @@ from pydantic import Field, model_validator
 
 from settings.canary import CanarySettings
 from settings.client import ClientSettings
+from settings.cores import cores
 from settings.gate import GateSettings
 from settings.ppo import LoraSettings, PpoSettings
 from settings.reward import RewardSettings
@@ -85,7 +85,7 @@ class TrainerSettings(Section):
     @property
     def threads(self) -> int:
         """`torch_threads`, counted out."""
-        return self.torch_threads or (2 if (os.cpu_count() or 1) >= 4 else 1)
+        return self.torch_threads or (2 if cores() >= 4 else 1)
 
     @model_validator(mode="after")
     def _rollouts_stay_fresh(self) -> Self:

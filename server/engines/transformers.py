@@ -20,6 +20,7 @@ from server.engines.batch import Batch, Sequence
 from server.engines.detokenize import TextStream
 from server.engines.schedule import Schedule
 from server.engines.weights import BadWeights, check_shapes, tensors
+from settings.cores import cores
 from settings.server import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,7 @@ class TransformersEngine:
         self._driver = asyncio.create_task(self._drive(), name="engine")
 
     def _load(self) -> None:
-        if self._settings.torch_threads:
-            torch.set_num_threads(self._settings.torch_threads)
+        torch.set_num_threads(self._settings.torch_threads or min(torch.get_num_threads(), cores()))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = AutoTokenizer.from_pretrained(self._name_or_path)
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

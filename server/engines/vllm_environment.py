@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from settings.cores import cores
+
 # Its warnings are many and, here, wrong: "ParallelLMHead: Failed to load weights" at every swap of a tied model.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -19,7 +21,7 @@ def of_children(cpu_threads: int, max_batch: int) -> Iterator[None]:
     Their threads are not pinned: a pinned one cannot step aside for a trainer on the same cores. Ctrl-C reaches all
     processes of a terminal; the server drains then, and needs its engine for it.
     """
-    threads = cpu_threads or max(1, (os.cpu_count() or 1) - 1)
+    threads = cpu_threads or max(1, cores() - 1)
     ours = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
