@@ -1,6 +1,5 @@
 """Every setting explains itself: `foldback config check`, the chart's schema and the docs show these texts."""
 
-import os
 import sys
 from collections.abc import Iterator
 
@@ -53,5 +52,5 @@ def test_every_field_has_a_default() -> None:
 def test_the_trainer_leaves_a_small_machine_a_core(
     monkeypatch: pytest.MonkeyPatch, cores: int, asked: int, expected: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("settings.trainer.cores", lambda: cores)
     assert TrainerSettings(torch_threads=asked).threads == expected
