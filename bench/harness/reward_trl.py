@@ -29,8 +29,8 @@ def train(workload: dict[str, Any], pairs: list[dict[str, Any]], unseen: list[di
             args=RewardConfig(
                 output_dir=folder,
                 num_train_epochs=1,
-                per_device_train_batch_size=4,  # eight of a thousand tokens each, in float32, want more than 24 GiB
-                gradient_accumulation_steps=2,
+                per_device_train_batch_size=2,  # four of a thousand tokens each were killed at 24 GiB
+                gradient_accumulation_steps=4,
                 per_device_eval_batch_size=_divisor(len(unseen), most=8),
                 max_length=workload["max_length"],
                 seed=workload["seed"],
