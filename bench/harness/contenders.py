@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from harness.processes import process, spawned
 from registry.arithmetic import computed_in
 from server.engines import vllm_environment
 from server.prompt import PromptBuilder
+from settings.cores import cores
 from settings.ports import free_port
 from settings.server import ServerSettings
 
@@ -42,7 +42,7 @@ class Engine:
     max_batch: int = 64
     max_model_len: int = 2048
     kv_cache_gib: float = 0.5
-    threads: int = max(1, (os.cpu_count() or 1) - 1)
+    threads: int = max(1, cores() - 1)
 
     @property
     def kv_cache_bytes(self) -> int:

@@ -121,7 +121,7 @@ def test_a_candidate_that_has_drifted_too_far_is_led_back_and_served(
     figures = [world.registry.manifest(version).figures for version in served]
     told = [each["gate_" + bound.removeprefix("max_")] for each in figures]
     assert all(each <= most for each in told)
-    assert max(told) > enough, "and not all the way"
+    assert max(told) > enough, "and no further than it must"
     assert "led back to 0." in caplog.text
     weights = adapter(world.registry.fetch(served[-1], Path("unused")) / "adapter")
     held = adapter(trainer._anchored_adapter)

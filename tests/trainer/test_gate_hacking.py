@@ -165,6 +165,6 @@ def test_ppo_that_spams_what_is_paid_for_is_stopped(tiny_model: Path, tmp_path: 
     assert stopped, "PPO hacks this reward sooner or later, and the gate refuses what is paid more"
     distinct, growth = hacker.looks(hacker.adapter)
     # Where it stands when it is stopped hangs on rounding: over ten seeds 0.73 … 1.0 and 0.02 … 0.28
-    # (without what the gate asks of sameness 0.13 and 1.0).
+    # (without what the gate asks of sameness and of entropy, over three: 0.12 … 0.13 and 1.0).
     assert distinct > 0.5
     assert growth < 0.6
