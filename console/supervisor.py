@@ -1,6 +1,7 @@
 """Starts child processes in order, watches them, starts again what returns, and stops them in reverse."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,8 @@ from console.leash import send
 POLL_S = 0.1
 TAIL_LINES = 15
 STEADY_S = 60.0
-"""A child that was well for less would only end again."""
+"""A child that was well for less would only end again: it waits before its next start, each time twice as long."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ class Service:
     """Started again when it ends by itself: it goes on where it was, and the others can do without it meanwhile."""
 
 
-class ServiceDied(CommandError):
-    """A child ended by itself; the message holds how (`how`: in a few words) and the end of its log."""
+class ServiceFailed(CommandError):
+    """A child ended by itself or did not get well in time: how (`how`: in a few words), and the end of its log."""
 
-    def __init__(self, service: Service, how: str, last_words: str) -> None:
+    def __init__(self, how: str, last_words: str) -> None:
         super().__init__(f"{how}; {last_words}")
-        self.service, self.how = service, how
+        self.how = how
 
 
 class Supervisor:
@@ -79,8 +81,7 @@ class Supervisor:
         """Start a child and wait until it is healthy; returns the seconds that took.
 
         Raises:
-            ServiceDied: it ended first.
-            CommandError: it is not healthy after the start timeout.
+            ServiceFailed: it ended first, or is not healthy after the start timeout.
         """
         return await self._healthy(service, await self._spawn(service, "wb"))
 
@@ -90,43 +91,59 @@ class Supervisor:
             if process.returncode is not None:
                 raise self._died(service, process.returncode)
             if time.monotonic() - began > self._start_timeout_s:
-                raise CommandError(
-                    f"{service.name} is not healthy after {self._start_timeout_s:.0f} s; {self._tail(service.name)}\n"
-                    "Give it longer with FOLDBACK_CONSOLE__START_TIMEOUT_S."
+                raise ServiceFailed(
+                    f"{service.name} is not healthy after {self._start_timeout_s:.0f} s",
+                    f"{self._tail(service.name)}\nGive it longer with FOLDBACK_CONSOLE__START_TIMEOUT_S.",
                 )
             await asyncio.sleep(POLL_S)
         self._well_since[service.name] = time.monotonic()
         return self._well_since[service.name] - began
 
+    async def watch(self) -> None:
+        """Returns never: raises ServiceFailed when a child ends by itself."""
+        await self._each(self._until_it_ends)
+
     async def keep(self, tell: Callable[[str], None]) -> None:
         """Watch, and start again what returns, telling so; its log goes on where it ended.
 
-        Raises:
-            ServiceDied: a child ended that does not return, or that had been well for less than STEADY_S.
-            CommandError: one that returns did not get well in time.
-        """
-        while True:
-            try:
-                await self.watch()
-            except ServiceDied as death:
-                service = death.service
-                if not service.returns or time.monotonic() - self._well_since[service.name] < STEADY_S:
-                    raise
-                tell(f"{death.how}: it is started again, the others go on ({self.log(service.name)})")
-                await self._bury(service)
-                seconds = await self._healthy(service, await self._spawn(service, "ab"))
-                tell(f"{service.name} is back after {seconds:.1f} s")
+        However often that takes: the others can do without it, so it never ends them.
 
-    async def watch(self) -> None:
-        """Returns never: raises ServiceDied when a child ends by itself."""
-        waits = {asyncio.ensure_future(process.wait()): service for service, process in self._children}
+        Raises:
+            ServiceFailed: a child ended that does not return.
+        """
+        await self._each(lambda service, process: self._keep(service, process, tell))
+
+    async def _each(self, look_after: Callable[[Service, asyncio.subprocess.Process], Awaitable[None]]) -> None:
+        """Look after every child at once, until it fails for one."""
+        tasks = [asyncio.ensure_future(look_after(*child)) for child in self._children]
         try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*tasks)
         finally:
-            for wait in waits:
-                wait.cancel()
-        ended = done.pop()
-        raise self._died(waits[ended], ended.result())
+            for task in tasks:
+                task.cancel()
+            # So that none starts a child while the others are being stopped.
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _until_it_ends(self, service: Service, process: asyncio.subprocess.Process) -> None:
+        raise self._died(service, await process.wait())
+
+    async def _keep(self, service: Service, process: asyncio.subprocess.Process, tell: Callable[[str], None]) -> None:
+        failure = self._died(service, await process.wait())
+        pause_s = 0.0
+        while service.returns:
+            steady = time.monotonic() - self._well_since.pop(service.name, math.inf) >= STEADY_S
+            pause_s = 0.0 if steady else min(max(FIRST_PAUSE_S, 2 * pause_s), LONGEST_PAUSE_S)
+            when = f" in {pause_s:g} s" if pause_s else ""
+            tell(f"{failure.how}: it is started again{when}, the others go on ({self.log(service.name)})")
+            await self._bury(service)
+            await asyncio.sleep(pause_s)
+            process = await self._spawn(service, "ab")
+            try:
+                tell(f"{service.name} is back after {await self._healthy(service, process):.1f} s")
+                failure = self._died(service, await process.wait())
+            except ServiceFailed as again:
+                failure = again
+        raise failure
 
     async def _spawn(self, service: Service, mode: Literal["wb", "ab"]) -> asyncio.subprocess.Process:
         with self.log(service.name).open(mode) as log:
@@ -145,10 +162,10 @@ class Supervisor:
         return process
 
     async def _bury(self, service: Service) -> None:
-        """Forget a child that has ended, and end what it started."""
+        """End a child, if it has not yet, and what it started; forget it."""
         for child in [child for child in self._children if child[0] is service]:
-            self._children.remove(child)
             await self._stop(child[1])
+            self._children.remove(child)
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         """SIGTERM to the child, then SIGKILL to whatever is left of its group."""
@@ -159,9 +176,9 @@ class Supervisor:
         send(process.pid, signal.SIGKILL)
         await process.wait()
 
-    def _died(self, service: Service, code: int) -> ServiceDied:
+    def _died(self, service: Service, code: int) -> ServiceFailed:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return ServiceDied(service, f"{service.name} {how}", self._tail(service.name))
+        return ServiceFailed(f"{service.name} {how}", self._tail(service.name))
 
     def _tail(self, name: str) -> str:
         path = self.log(name)

@@ -15,7 +15,7 @@ from console.client import Client
 from console.endpoints import reachable
 from console.errors import is_rpc_error
 from console.stack import services, settle_ports
-from console.supervisor import ServiceDied, Supervisor
+from console.supervisor import ServiceFailed, Supervisor
 from console.terminal import out
 from foldback.v1 import policy_pb2
 from settings import Settings
@@ -42,9 +42,9 @@ async def _up(settings: Settings) -> None:
         swaps = asyncio.create_task(_announce_swaps(settings))
         try:
             await supervisor.keep(_tell)
-        except ServiceDied as death:
+        except ServiceFailed as failure:
             # At once: stopping the others may take as long as their last requests do.
-            out.print(f"[bold red]✗[/] {escape(death.how)}")
+            out.print(f"[bold red]✗[/] {escape(failure.how)}")
             raise
         finally:
             swaps.cancel()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from console.errors import CommandError
-from console.supervisor import Service, ServiceDied, Supervisor
+from console.supervisor import Service, ServiceFailed, Supervisor
 
 OBEDIENT = "import time, pathlib, sys; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 STUBBORN = (
@@ -104,7 +104,7 @@ async def test_grandchildren_go_too(tmp_path: Path) -> None:
 
 async def test_a_child_that_dies_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
     async with supervisor(tmp_path) as children:
-        with pytest.raises(ServiceDied, match="server ended with code 3") as death:
+        with pytest.raises(ServiceFailed, match="server ended with code 3") as death:
             await children.start(service("server", "print('no model'); raise SystemExit(3)", tmp_path / "up"))
     assert "no model" in str(death.value)
     assert "server.log" in str(death.value)
@@ -118,7 +118,7 @@ async def test_a_child_that_dies_later_ends_the_watch(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         assert not watch.done()
         children._children[1][1].kill()
-        with pytest.raises(ServiceDied, match="server was killed by SIGKILL"):
+        with pytest.raises(ServiceFailed, match="server was killed by SIGKILL"):
             await asyncio.wait_for(watch, 5)
 
 
@@ -136,24 +136,66 @@ async def test_a_child_that_returns_is_started_again(tmp_path: Path, monkeypatch
             grandchild = take_id(tmp_path / "up")
             process.kill()
             await until(lambda count=2 * death: len(told) == count)
-            assert "trainer was killed by SIGKILL: it is started again" in told[-2]
+            assert "trainer was killed by SIGKILL: it is started again, the others go on" in told[-2]
             assert re.fullmatch(r"trainer is back after \d+\.\d s", told[-1])
             assert gone(grandchild), "what the dead one started is ended"
         assert not keep.done()
         assert len(children._children) == 2
         children._children[0][1].kill()
-        with pytest.raises(ServiceDied, match="server was killed by SIGKILL"):
+        with pytest.raises(ServiceFailed, match="server was killed by SIGKILL"):
             await asyncio.wait_for(keep, 5)
     assert (tmp_path / "logs/trainer.log").read_text().count("last words") == 3
 
 
-async def test_a_child_that_ends_soon_after_its_start_is_given_up(tmp_path: Path) -> None:
+async def test_a_child_that_keeps_ending_waits_ever_longer_and_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.supervisor.FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("console.supervisor.LONGEST_PAUSE_S", 0.4)
+    told: list[str] = []
+    ready, broken = tmp_path / "up", tmp_path / "broken"
+    code = f"import pathlib; assert not pathlib.Path({str(broken)!r}).exists(); {PARENT_OF_ONE}"
     async with supervisor(tmp_path) as children:
-        await children.start(dataclasses.replace(service("trainer", OBEDIENT, tmp_path / "up"), returns=True))
-        keep = asyncio.create_task(children.keep(pytest.fail))
-        children._children[0][1].kill()
-        with pytest.raises(ServiceDied, match="trainer was killed by SIGKILL"):
-            await asyncio.wait_for(keep, 5)
+        await children.start(service("server", OBEDIENT, tmp_path / "server.up"))
+        await children.start(dataclasses.replace(service("trainer", code, ready), returns=True))
+        server, process = (process for _, process in children._children)
+        keep = asyncio.create_task(children.keep(told.append))
+        broken.touch()
+        ready.unlink()
+        process.kill()
+        await until(lambda: len(told) == 5)
+        pauses = [re.findall(r"trainer (.*): it is started again in (.*) s, the others go on", news) for news in told]
+        ended = "ended with code 1"
+        assert pauses == [[("was killed by SIGKILL", "0.1")], *([(ended, pause)] for pause in ("0.2", *["0.4"] * 3))]
+        broken.unlink()
+        await until(lambda: "trainer is back after" in told[-1])
+        assert not keep.done()
+        assert server.returncode is None
+        keep.cancel()
+
+
+async def test_a_child_that_is_not_well_in_time_is_ended_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.supervisor.FIRST_PAUSE_S", 0.1)
+    told: list[str] = []
+    ready, slow = tmp_path / "up", tmp_path / "slow"
+    code = f"import pathlib, time; pathlib.Path({str(slow)!r}).exists() and time.sleep(600); {OBEDIENT}"
+    async with supervisor(tmp_path, start_timeout_s=2) as children:
+        await children.start(dataclasses.replace(service("trainer", code, ready), returns=True))
+        keep = asyncio.create_task(children.keep(told.append))
+        slow.touch()
+        ready.unlink()
+        first = children._children[0][1]
+        first.kill()
+        await until(lambda: bool(children._children) and children._children[0][1] is not first)
+        process = children._children[0][1]
+        await until(lambda: len(told) == 2)
+        assert "trainer is not healthy after 2 s: it is started again in 0.2 s" in told[-1]
+        slow.unlink()
+        await until(lambda: "trainer is back after" in told[-1])
+        assert process.returncode is not None, "the slow one is ended"
+        keep.cancel()
 
 
 async def test_a_child_that_never_gets_well_is_given_up(tmp_path: Path) -> None:
