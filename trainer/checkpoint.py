@@ -40,7 +40,7 @@ class Progress:
     budget: float = 0.0
     """PPO iterations that the judgements so far still allow."""
     unpublished: int = 0
-    """PPO iterations since the anchor."""
+    """PPO iterations since the anchor, or since a refusal that did not lead back there."""
     gated: int = 0
     """Iteration at which the gate last left a candidate undecided."""
     examined: int = 0

@@ -12,7 +12,8 @@ from settings.trainer import TrainerSettings
 from trainer import metrics, prompts, publish
 from trainer.checkpoint import Progress
 from trainer.evaluation import Evaluation
-from trainer.gate import Gate, Report, Verdict
+from trainer.gate import Gate
+from trainer.gate_report import Report, Verdict
 from trainer.learner import Learner
 
 log = logging.getLogger("trainer")
@@ -25,6 +26,9 @@ class Outcome(Enum):
     """Nothing shown yet, and the rollouts are still fresh."""
     GO_BACK = auto()
     """Refused: back to the anchor."""
+    START_FROM_HERE = auto()
+    """Refused, and the next attempt starts from here: the anchor is further out than a candidate may be, so from there
+    each would be led back to where it pleases less, again and again."""
 
 
 class GateStep:
@@ -98,8 +102,13 @@ class GateStep:
             return Outcome.TRAIN_ON
         version = self._publish(progress, report, evaluation)
         if report.verdict is not Verdict.PASSED:
-            log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
             publish.reject(self._registry, version, str(report), report.figures)
+            if self._rollouts_stay_fresh and report.only_pleases_less and self._gate.active_is_beyond:
+                log.info(
+                    "gate %s: rejected: %s: on from here: %s has drifted too far", version, report, progress.version
+                )
+                return Outcome.START_FROM_HERE
+            log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
             return Outcome.GO_BACK
         log.info("gate %s: passed: %s", version, report)
         try:
@@ -116,15 +125,19 @@ class GateStep:
             return Outcome.GO_BACK
         if not settings.canary.enabled:
             metrics.versions_published.inc()
-        self._gate.promoted(version, evaluation)
+        self._gate.promoted(version)
         return Outcome.SERVED
 
     @property
     def _patience(self) -> int:
-        """Iterations after which a candidate that is still undecided is refused. Rollouts of the trainer's own stay
-        fresh meanwhile."""
+        """Iterations after which a candidate that is still undecided is refused."""
         settings = self._settings
-        return settings.ppo.max_staleness + 1 if settings.rollouts_from == "fleet" else 2 * settings.publish_every
+        return 2 * settings.publish_every if self._rollouts_stay_fresh else settings.ppo.max_staleness + 1
+
+    @property
+    def _rollouts_stay_fresh(self) -> bool:
+        """However far the learner's policy gets from the version that is served."""
+        return self._settings.rollouts_from == "trainer"
 
     def _examine(self, progress: Progress, rival_adapter: Path) -> tuple[Report, Evaluation]:
         with metrics.timed("gate"):

@@ -207,6 +207,9 @@ class Trainer:
                 self._go_back(progress)
             case Outcome.TRAIN_ON:
                 self._save(replace(progress, gated=progress.iteration))
+            case Outcome.START_FROM_HERE:
+                self._learner.ppo.restore_stride()
+                self._save(replace(progress, unpublished=0))
             case Outcome.SERVED:
                 # Killed before this, the next start does it: it finds the version and that it holds the same policy.
                 if not self._follow(self._registry.state()):  # taken down already

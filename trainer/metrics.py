@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from settings.trainer import TrainerSettings
 from trainer.canary import Report as CanaryReport
 from trainer.canary import Verdict as CanaryVerdict
-from trainer.gate import Report, Verdict
+from trainer.gate_report import Report, Verdict
 from trainer.ppo.figures import PpoFigures
 from trainer.reward.model import RewardFigures
 from trainer.tokens import IN_TRAINING, Rollout

@@ -10,7 +10,8 @@ import torch
 from settings.gate import GateSettings
 from tests.trainer.policies import backbone
 from tests.trainer.test_evaluation import answers
-from tests.trainer.test_gate import evaluation, first_feature, gate_over, pool
+from tests.trainer.test_gate import gate_over, pool
+from tests.trainer.test_gate_report import evaluation, first_feature
 from tests.trainer.test_loop import adapter, mean_taste, turns, with_gate
 from tests.trainer.world import World
 from trainer.backbone import Backbone

@@ -17,7 +17,8 @@ from settings.rules import Constitution
 from tests.trainer.policies import backbone, rollouts_of
 from trainer.backbone import Backbone
 from trainer.evaluation import Evaluation, evaluate, phrase_growth
-from trainer.gate import Gate, Verdict, judge
+from trainer.gate import Gate
+from trainer.gate_report import Verdict, judge
 from trainer.ppo.update import Ppo
 from trainer.prompts import PromptPool
 from trainer.reward import AnswerPool

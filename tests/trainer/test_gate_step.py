@@ -1,11 +1,14 @@
-"""What becomes of a candidate of which the gate can say nothing."""
+"""What becomes of a candidate that is not served."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from registry import PolicyState
-from tests.trainer.test_loop import turns
+from settings.trainer import TrainerSettings
+from tests.trainer.test_loop import policy, turns
 from tests.trainer.world import SETTINGS, World
 
 
@@ -26,3 +29,40 @@ def test_an_undecided_candidate_trains_on_and_is_refused_in_the_end(
     assert at
     assert at == [patience * (number + 1) for number in range(len(at))]
     assert trainer.progress.version == world.base
+
+
+def within(max_kl_nats: float, **changes: float) -> TrainerSettings:
+    """Answers and steps that make the drift larger than its noise."""
+    gate = SETTINGS.gate.model_copy(update={"prompts": 24, "max_kl_nats": max_kl_nats, **changes})
+    ppo = SETTINGS.ppo.model_copy(update={"learning_rate": 1e-2})
+    return SETTINGS.model_copy(
+        update={"gate": gate, "ppo": ppo, "rollouts_from": "trainer", "iterations_per_judgement": 0.1}
+    )
+
+
+@pytest.mark.slow
+def test_where_the_active_version_is_too_far_out_the_next_attempt_starts_within_bounds(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator narrows a bound; that other prompts show it to be too far out comes to the same."""
+    world = World(tmp_path, tiny_model)
+    world.users_rank(80)
+    turns(world.trainer(within(1e3)))
+    served = world.registry.state().active
+    assert served
+    kl = world.registry.manifest(served).figures["gate_kl_nats"]
+    world.users_rank(20)
+    narrowed = within(kl / 4, min_win_rate=0.9)
+    trainer = world.trainer(narrowed)
+    trainer._learner.ppo.shorten_stride()
+    with caplog.at_level("INFO", "trainer"):
+        turns(trainer)
+    refused = [news for news in caplog.messages if "rejected" in news]
+    assert refused
+    assert all(f"on from here: {served} has drifted too far" in news for news in refused)
+    assert world.registry.state().active == served, "users keep what pleases them more"
+    assert trainer._learner.ppo.state_dict()["stride"] == 1
+    reached = [float(nats) for nats in re.findall(r"ppo \d+: .* KL (.*) nats, entropy", caplog.text)]
+    assert reached[0] > kl / 2 > reached[-1], "from the active version first, from within bounds then"
+    resumed = world.trainer(narrowed)
+    assert all(map(torch.equal, policy(resumed), policy(trainer)))

@@ -62,10 +62,14 @@ class Ppo:
         """The present policy is served as `version`: rollouts from it are current until the next update. Steps from
         here are whole ones."""
         self._published[version] = self._updates
+        self.restore_stride()
+
+    def restore_stride(self) -> None:
+        """Whole steps again: from here none has failed yet."""
         self._stride = 1.0
 
     def shorten_stride(self) -> float:
-        """What came of the last steps was no better: halve the next ones, until a policy is served again (a
+        """What came of the last steps was no better: halve the next ones, until they start elsewhere (a
         backtracking line search, Armijo 1966, in which a version is a step). Returns the share of the learning rate."""
         self._stride = max(_SHORTEST_STRIDE, self._stride / 2)
         return self._stride
