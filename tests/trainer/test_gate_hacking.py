@@ -120,7 +120,7 @@ class Hacker:
         def paid(evaluation: Evaluation) -> torch.Tensor:
             return torch.tensor([self.reward(sample) for sample in evaluation.samples])
 
-        report, evaluation = self.gate.examine(
+        report, _ = self.gate.examine(
             PromptPool((), ()), paid, candidate=iteration, active=self.active, active_adapter=self.adapter
         )
         self.paid_more = report.reward > report.active_reward
@@ -128,7 +128,7 @@ class Hacker:
             name = f"p{iteration}"
             self.policy.save_adapter(self.scratch / name)
             self.active, self.adapter = name, self.scratch / name
-            self.gate.promoted(name, evaluation)
+            self.gate.promoted(name)
         elif not self.paid_more:  # steps this large may lose the policy; an operator would go back, too
             self.policy.load_adapter(self.adapter)
         return report.verdict
