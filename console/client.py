@@ -1,7 +1,7 @@
 """A thin, typed client of the public and the admin port."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -139,7 +139,7 @@ class Client:
                 whole.policies.extend(page.policies)
         return whole
 
-    async def watch_policies(self, after_sequence: int = 0) -> AsyncIterator[policy_pb2.PolicyTransition]:
+    async def watch_policies(self, after_sequence: int = 0) -> AsyncGenerator[policy_pb2.PolicyTransition, None]:
         """Transitions as they happen; ends only with the server, or when closed."""
         call = self._policies.WatchPolicies(
             policy_pb2.WatchPoliciesRequest(after_sequence=after_sequence), metadata=_metadata(self._admin_access)

@@ -12,4 +12,4 @@ SWAPS = (
 )
 """A version that serves and did not a minute ago."""
 
-ROWS: Mapping[str, tuple[Panel, ...]] = SERVING | LEARNING | EVENTS
+ROWS: Mapping[str, tuple[Panel, ...]] = {**SERVING, **LEARNING, **EVENTS}

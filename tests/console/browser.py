@@ -14,7 +14,12 @@ from tests.integration.stack import Stack
 
 ARTEFACTS = Path(__file__).parents[1] / "artefacts/web"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 375, "height": 740},
+    "is_mobile": True,
+    "has_touch": True,
+    "color_scheme": "dark",
+}
 WAIT_MS = 45_000
 """Long, since success ends the wait: the machine may be busy."""
 HEADINGS = {

@@ -3,10 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from random import Random
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
@@ -17,6 +20,7 @@ from foldback.v1 import chat_pb2, chat_pb2_grpc, feedback_pb2, feedback_pb2_grpc
 BASE = "p000000-base0000"
 ACTIVE, RETIRED = policy_pb2.POLICY_STATE_ACTIVE, policy_pb2.POLICY_STATE_RETIRED
 
+Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[str, str, int], str]
 """(version, question, candidate index) → text."""
 
@@ -86,11 +90,15 @@ class FakeFoldback(
 
     # ChatService
 
-    async def CreateChat(self, request, context):  # noqa: N802
+    async def CreateChat(  # noqa: N802
+        self, request: chat_pb2.CreateChatRequest, context: Context
+    ) -> chat_pb2.CreateChatResponse:
         await self._fail_if_told(context)
         return self._respond(request)
 
-    async def StreamChat(self, request, context) -> AsyncIterator[chat_pb2.StreamChatResponse]:  # noqa: N802
+    async def StreamChat(  # noqa: N802
+        self, request: chat_pb2.StreamChatRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.StreamChatResponse]:
         await self._fail_if_told(context)
         whole = self._respond(request.chat)
         started = chat_pb2.ChatStarted(
@@ -136,7 +144,9 @@ class FakeFoldback(
 
     # FeedbackService
 
-    async def SubmitFeedback(self, request, context):  # noqa: N802
+    async def SubmitFeedback(  # noqa: N802
+        self, request: feedback_pb2.SubmitFeedbackRequest, context: Context
+    ) -> feedback_pb2.SubmitFeedbackResponse:
         await self._fail_if_told(context)
         unknown = [token for token in request.feedback.feedback_tokens if token not in self.served]
         if unknown:
@@ -159,14 +169,18 @@ class FakeFoldback(
             duplicate=duplicate,
         )
 
-    async def GetFeedbackStatus(self, request, context):  # noqa: N802
+    async def GetFeedbackStatus(  # noqa: N802
+        self, request: feedback_pb2.GetFeedbackStatusRequest, context: Context
+    ) -> feedback_pb2.GetFeedbackStatusResponse:
         return feedback_pb2.GetFeedbackStatusResponse(
             feedback_id=request.feedback_id, state=feedback_pb2.FEEDBACK_STATE_JOINED
         )
 
     # PolicyService
 
-    async def ListPolicies(self, request, context):  # noqa: N802
+    async def ListPolicies(  # noqa: N802
+        self, request: policy_pb2.ListPoliciesRequest, context: Context
+    ) -> policy_pb2.ListPoliciesResponse:
         await self._fail_if_told(context)
         versions = list(dict.fromkeys(transition.version for transition in reversed(self.transitions)))
         start = int(request.page_token or 0)
@@ -181,26 +195,37 @@ class FakeFoldback(
             response.policies.append(self._policy(version))
         return response
 
-    async def WatchPolicies(self, request, context):  # noqa: N802
+    async def WatchPolicies(  # noqa: N802
+        self, request: policy_pb2.WatchPoliciesRequest, context: Context
+    ) -> AsyncIterator[policy_pb2.WatchPoliciesResponse]:
         sent = request.after_sequence
         while True:
             for transition in self.transitions[sent:]:
                 yield policy_pb2.WatchPoliciesResponse(transition=transition)
             sent = len(self.transitions)
             async with self._news:
-                await self._news.wait_for(lambda seen=sent: len(self.transitions) > seen)
+                await self._news.wait_for(partial(self._more_than, sent))
 
-    async def PromotePolicy(self, request, context):  # noqa: N802
+    def _more_than(self, seen: int) -> bool:
+        return len(self.transitions) > seen
+
+    async def PromotePolicy(  # noqa: N802
+        self, request: policy_pb2.PromotePolicyRequest, context: Context
+    ) -> policy_pb2.PromotePolicyResponse:
         if not any(transition.version == request.version for transition in self.transitions):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no version {request.version}")
         await self.swap(request.version, "operator")
         return policy_pb2.PromotePolicyResponse(policy=self._policy(request.version))
 
-    async def RollbackPolicy(self, request, context):  # noqa: N802
+    async def RollbackPolicy(  # noqa: N802
+        self, request: policy_pb2.RollbackPolicyRequest, context: Context
+    ) -> policy_pb2.RollbackPolicyResponse:
         await self.swap(request.to_version or BASE, "operator")
         return policy_pb2.RollbackPolicyResponse(policy=self._policy(self.serving))
 
-    async def SetTrainingState(self, request, context):  # noqa: N802
+    async def SetTrainingState(  # noqa: N802
+        self, request: policy_pb2.SetTrainingStateRequest, context: Context
+    ) -> policy_pb2.SetTrainingStateResponse:
         self.training = request.state
         return policy_pb2.SetTrainingStateResponse(state=request.state)
 
@@ -211,7 +236,7 @@ class FakeFoldback(
         parent = "" if version == BASE else BASE
         return policy_pb2.Policy(version=version, parent=parent, state=state, figures={"kl_nats": 1.5})
 
-    async def _fail_if_told(self, context) -> None:
+    async def _fail_if_told(self, context: Context) -> None:
         self.calls += 1
         if self.failures:
             code, delay_s = self.failures.popleft()
@@ -222,7 +247,7 @@ class FakeFoldback(
             await abort(context, code, info)
 
 
-async def abort(context, code: grpc.StatusCode, detail=None) -> None:
+async def abort(context: Context, code: grpc.StatusCode, detail: Message | None = None) -> NoReturn:
     """End the call with google.rpc.Status details, as the server does."""
     status = status_pb2.Status(code=code.value[0], message="told to fail")
     if detail is not None:

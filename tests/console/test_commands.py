@@ -25,8 +25,9 @@ NOWHERE = {"FOLDBACK_CONSOLE__ADDRESS": "127.0.0.1:9", "FOLDBACK_CONSOLE__ADMIN_
 
 def commands(group: Any = None, prefix: str = "") -> dict[str, Any]:
     """Every command by what is typed after `foldback`."""
-    found = {}
-    for name, command in (group or typer.main.get_command(app)).commands.items():
+    found: dict[str, Any] = {}
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
         inner = hasattr(command, "commands")
         found |= commands(command, f"{prefix}{name} ") if inner else {prefix + name: command}
     return found
@@ -89,7 +90,7 @@ def test_chat_asks_again_for_an_unknown_key(foldback: Foldback, fake_server: Fak
     assert only(fake_server).thumbs == feedback_pb2.THUMBS_UP
 
 
-def test_chat_without_a_server_says_what_to_do(foldback: Foldback, monkeypatch) -> None:
+def test_chat_without_a_server_says_what_to_do(foldback: Foldback, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NOWHERE.items():
         monkeypatch.setenv(name, value)
     result = foldback("chat", input="hello\n")
@@ -233,7 +234,7 @@ def test_an_unknown_persona_is_refused_by_name(foldback: Foldback) -> None:
     assert "second_person" in result.stderr
 
 
-def test_config_check(foldback: Foldback, monkeypatch) -> None:
+def test_config_check(foldback: Foldback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDBACK_SERVER__PORT", "7000")
     accepted = foldback("config", "check")
     assert accepted.exit_code == 0
@@ -248,7 +249,7 @@ def test_config_check(foldback: Foldback, monkeypatch) -> None:
     assert "server.port='seven'" in refused.stderr
 
 
-def test_config_check_reads_the_rules(foldback: Foldback, monkeypatch, tmp_path: Path) -> None:
+def test_config_check_reads_the_rules(foldback: Foldback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     monkeypatch.setenv("FOLDBACK_TRAINER__RULES_FILE", str(rules))
     rules.write_text("rules: [{name: no_echo, kind: echo}]")

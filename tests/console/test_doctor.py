@@ -39,7 +39,7 @@ def examine(environment: Mapping[str, str]) -> tuple[int, Report]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FOLDBACK_")}
     done = subprocess.run(
         [sys.executable, "-m", "console.cli", "doctor", "--json"],
-        env=clean | environment,
+        env={**clean, **environment},
         capture_output=True,
         text=True,
         timeout=100,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,10 @@ async def test_a_child_that_dies_later_ends_the_watch(tmp_path: Path) -> None:
             await asyncio.wait_for(watch, 5)
 
 
+def lines(told: list[str], count: int) -> bool:
+    return len(told) == count
+
+
 async def test_a_child_that_returns_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.supervisor.STEADY_S", 0)
     told: list[str] = []
@@ -135,7 +140,7 @@ async def test_a_child_that_returns_is_started_again(tmp_path: Path, monkeypatch
             await until(lambda: (tmp_path / "up").exists() and (tmp_path / "up").read_text().isdigit())
             grandchild = take_id(tmp_path / "up")
             process.kill()
-            await until(lambda count=2 * death: len(told) == count)
+            await until(partial(lines, told, 2 * death))
             assert "trainer was killed by SIGKILL: it is started again, the others go on" in told[-2]
             assert re.fullmatch(r"trainer is back after \d+\.\d s", told[-1])
             assert gone(grandchild), "what the dead one started is ended"

@@ -14,10 +14,11 @@ from playwright.async_api import Browser, expect
 
 from console.stack import accepts
 from console.web.observer import POLL_S
+from foldback.v1 import chat_pb2
 from foldback.v1 import policy_pb2 as pb
 from settings.ports import PortPicker
 from tests.console.browser import CONNECTED, arrive, keep, tab, to
-from tests.console.fake_server import BASE, FakeFoldback
+from tests.console.fake_server import BASE, Context, FakeFoldback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 MARKUP = '<img src="x" onerror="document.title = `taken`"> <b>bold</b>'
@@ -26,7 +27,9 @@ MARKUP = '<img src="x" onerror="document.title = `taken`"> <b>bold</b>'
 class Slow(FakeFoldback):
     """Ten words a second."""
 
-    async def StreamChat(self, request, context):  # noqa: N802
+    async def StreamChat(  # noqa: N802
+        self, request: chat_pb2.StreamChatRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.StreamChatResponse]:
         async for event in super().StreamChat(request, context):
             yield event
             await asyncio.sleep(0.1)

@@ -90,7 +90,9 @@ async def test_answers_grow_in_display_order() -> None:
         from console.client import Client
 
         async with Client(fake.chat_address, fake.admin_address) as client:
-            request = chat_pb2.CreateChatRequest(messages=[chat_pb2.Message(role=2, content="tea?")], candidate_count=3)
+            request = chat_pb2.CreateChatRequest(
+                messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content="tea?")], candidate_count=3
+            )
             lengths = []
             async for response in grow(client, request):
                 lengths.append(sum(len(answer.text) for answer in response.answers))
@@ -151,7 +153,7 @@ async def test_a_connection_that_may_not_is_closed(token: str, origin: str, code
     async def unreachable(*_: object) -> None:
         raise AssertionError("the page was reached")
 
-    async def send(message: dict[str, object]) -> None:  # type: ignore[explicit-any]
+    async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
     headers = [(b"host", b"h"), (b"origin", origin.encode())]

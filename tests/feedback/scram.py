@@ -71,4 +71,4 @@ class ScramServer:
 
 
 def _attributes(message: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in message.split(","))  # type: ignore[misc]
+    return dict(part.split("=", 1) for part in message.split(","))

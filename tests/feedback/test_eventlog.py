@@ -38,7 +38,7 @@ def own_broker() -> Iterator[EmbeddedBroker]:
 
 def settings_for(broker: EmbeddedBroker, **changes: object) -> FeedbackSettings:
     quick = {"ack_timeout_s": 0.5, "reconnect_interval_s": 0.05}
-    return FeedbackSettings(bootstrap_servers=broker.bootstrap_servers, **quick | changes)  # type: ignore[arg-type]
+    return FeedbackSettings(bootstrap_servers=broker.bootstrap_servers, **quick | changes)
 
 
 def read_ids(settings: FeedbackSettings, topic: str, count: int) -> list[str]:
@@ -232,7 +232,7 @@ def test_secured_brokers_get_their_options() -> None:
             bootstrap_servers="a:1, b:2",
             security_protocol="SASL_SSL",
             sasl_username="foldback",
-            sasl_password="secret",  # type: ignore[arg-type]
+            sasl_password="secret",
             ssl_cafile="ca.pem",
         )
     )

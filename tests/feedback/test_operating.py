@@ -29,7 +29,7 @@ from feedback.topics import OUTCOMES
 from foldback.v1 import events_pb2
 from settings.feedback import FeedbackSettings
 from tests.feedback.broker_suite import emit_feedback, emit_response, joining, until
-from tests.feedback.events import TENANT, as_record, make_feedback, make_response, make_retraction
+from tests.feedback.events import TENANT, Loggable, as_record, make_feedback, make_response, make_retraction
 
 
 @pytest.fixture
@@ -235,7 +235,8 @@ def test_new_brokers_are_told_again_what_became_of_feedback(tmp_path: Path) -> N
         make_feedback("f2", [closed]),
         make_feedback("f3", [response], rater_id="other"),
     ]
-    store.ingest([as_record(event) for event in (response, closed, *given)], "c1", {("t", 0): 6})
+    events: list[Loggable] = [response, closed, *given]
+    store.ingest([as_record(event) for event in events], "c1", {("t", 0): 6})
     assert not store.meet_cluster("c1")
     store.mark_learned(["f3"], "p000002-0")
     told = latest_outcomes(store)

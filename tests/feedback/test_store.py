@@ -176,9 +176,8 @@ def test_a_retraction_of_nothing_is_dead_lettered_at_its_horizon(store: Preferen
 
 @pytest.mark.parametrize("erased_first", [True, False])
 def test_what_an_erased_reader_was_served_is_gone_for_every_judge(store: PreferenceStore, erased_first: bool) -> None:
-    thumb = make_feedback("f", [RESPONSE], rater_id="annotator")
-    erasure = make_erasure("reader", 5.0)
-    ingest(store, RESPONSE, *([erasure, thumb] if erased_first else [thumb, erasure]))
+    events: list[Loggable] = [make_feedback("f", [RESPONSE], rater_id="annotator"), make_erasure("reader", 5.0)]
+    ingest(store, RESPONSE, *(reversed(events) if erased_first else events))
     assert store.judgements() == []
     assert store.recent_prompts(10) == []
     assert store.funnel()["erased"] == 1

@@ -7,8 +7,10 @@ import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,9 +32,9 @@ RATING = {"rating": feedback_pb2.Rating(value=3, min=1, max=5)}
 COMPARISON = {"ranking": tiers(["r1-0"], ["r0-0", "r0-1"])}
 
 
-def pool() -> tuple[list[Loggable], list[Loggable]]:
+def pool() -> tuple[list[events_pb2.FeedbackRecorded], list[events_pb2.FeedbackRecorded]]:
     """Few feedbacks, so that they meet: same rater, same response, same kind, other times."""
-    given = [
+    given: list[tuple[str, list[int], float, dict[str, Any]]] = [
         *((rater, [0], time, UP) for rater in ("alice", "bob") for time in (1.0, 2.0, 3.0)),
         ("alice", [0], 2.0, DOWN),
         ("alice", [0], 2.0, UP | {"candidate_id": "r0-1"}),
@@ -50,7 +52,7 @@ def pool() -> tuple[list[Loggable], list[Loggable]]:
             for n in (0, 1)
         ),
     ]
-    feedback: list[Loggable] = [
+    feedback = [
         make_feedback(f"f{number}", [RESPONSES[index] for index in about], rater_id=rater, time=time, **content)
         for number, (rater, about, time, content) in enumerate(given)
     ]
@@ -111,7 +113,7 @@ class Model:
             return "waiting"
         return "joined" if all(response and response.training_consent for response in served) else "dead"
 
-    def is_erased(self, rater_id: str, time) -> bool:  # type: ignore[no-untyped-def]
+    def is_erased(self, rater_id: str, time: Timestamp) -> bool:
         return time.ToNanoseconds() / 1e9 <= self.erased.get(rater_id, 0.0)
 
 

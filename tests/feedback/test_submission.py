@@ -42,7 +42,7 @@ def submit(item: feedback_pb2.SubmitFeedbackRequest):  # type: ignore[no-untyped
     return record_feedback(item, TENANT, SIGNER, max_text_chars=100, now=NOW)
 
 
-UP = {"thumbs": feedback_pb2.THUMBS_UP}
+UP: dict[str, Any] = {"thumbs": feedback_pb2.THUMBS_UP}
 
 
 @pytest.mark.parametrize(

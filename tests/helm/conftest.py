@@ -14,7 +14,8 @@ from tests.integration.stack import Stack
 @pytest.fixture(params=VALUES, scope="session")
 def values(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The chart's defaults, then each values file under examples/."""
-    return VALUES[request.param]
+    chosen: dict[str, Any] = VALUES[request.param]
+    return chosen
 
 
 @pytest.fixture(scope="session")

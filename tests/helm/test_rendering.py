@@ -85,7 +85,7 @@ def test_schema_refuses(values: dict[str, Any], field: str) -> None:
 
 
 def test_options_add_and_remove_objects() -> None:
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "ServiceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
         "PrometheusRule": {"metrics": {"prometheusRule": {"enabled": True}}},
         "NetworkPolicy": {"networkPolicy": {"enabled": True}},

@@ -26,9 +26,10 @@ from tests.server.engine_reference import (
 from tests.tiny_adapter import make_tiny_adapter
 
 pytest.importorskip("vllm")
-from server.engines.vllm import AsyncLLM, VllmEngine
+from server.engines.vllm import VllmEngine
 
 # isort: split
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from server.engines.base import EngineDead, Sampling, Weights
+from tests.server.calls import following, health_watch
 from tests.server.conftest import connect, server_settings
 from tests.server.engine_reference import DRAWN, complete, request
 
@@ -31,13 +32,12 @@ async def test_a_dead_engine_is_noticed_while_idle_says_so_and_leaves_no_process
         ours = [child for child in psutil.Process().children(recursive=True) if child not in others]
         ours = [process for process in ours if "VLLM" in process.name()]
         [core] = [process for process in ours if "EngineCore" in process.name()]
-        whole = health_pb2.HealthCheckRequest()
-        watch = health_pb2_grpc.HealthStub(client.public).Watch(whole, timeout=60)
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch = health_watch(client.public)
+        assert (await following(watch)).status == health_pb2.HealthCheckResponse.SERVING
         stream = asyncio.create_task(complete(engine, request(PROMPT, Sampling(1, 1, 0, max_tokens=480))))
         await asyncio.sleep(0)
         core.send_signal(signal.SIGKILL)
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert (await following(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(EngineDead):
             await stream
         with pytest.raises(EngineDead):

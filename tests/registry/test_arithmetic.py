@@ -11,7 +11,7 @@ from registry.arithmetic import computed_in
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float32"])
-def test_a_name_is_taken_at_its_word(name: str):
+def test_a_name_is_taken_at_its_word(name: str) -> None:
     assert str(computed_in(name)) == f"torch.{name}"
 
 
@@ -27,14 +27,16 @@ def test_a_name_is_taken_at_its_word(name: str):
 )
 def test_auto_is_bfloat16_where_the_cpu_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, capable: dict[str, bool], expected: torch.dtype
-):
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
     assert computed_in("auto") == expected
 
 
 @pytest.mark.parametrize(("emulated", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
-def test_on_a_gpu_an_emulation_does_not_count(monkeypatch: pytest.MonkeyPatch, emulated: bool, expected: torch.dtype):
+def test_on_a_gpu_an_emulation_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, emulated: bool, expected: torch.dtype
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or not emulated
@@ -43,7 +45,7 @@ def test_on_a_gpu_an_emulation_does_not_count(monkeypatch: pytest.MonkeyPatch, e
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about the CPU's instructions")
-def test_auto_is_the_faster_one_on_this_machine():
+def test_auto_is_the_faster_one_on_this_machine() -> None:
     def product(dtype: torch.dtype) -> Callable[[], object]:
         x, weight = torch.randn(512, 576).to(dtype), torch.randn(1536, 576).to(dtype)
         return lambda: torch.nn.functional.linear(x, weight)

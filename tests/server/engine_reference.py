@@ -60,7 +60,8 @@ def reference_logprobs(directory: Path, prompt: tuple[int, ...], completion: lis
     ids_1L = torch.tensor([[*prompt, *completion]])
     with torch.inference_mode():
         logits_LV = reference_model(directory)(ids_1L).logits[0]
-    return logits_LV[len(prompt) - 1 : -1].log_softmax(dim=-1)
+    logprobs_TV: torch.Tensor = logits_LV[len(prompt) - 1 : -1].log_softmax(dim=-1)
+    return logprobs_TV
 
 
 def merged(weights: Weights) -> Path:

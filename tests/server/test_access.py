@@ -12,7 +12,7 @@ import grpc
 import pytest
 import trustme
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
@@ -36,8 +36,8 @@ from server.ports import warn_if_open
 from settings.access import AccessSettings, ApiKey
 from settings.client import ClientSettings
 from settings.server import ServerSettings
+from tests.server.calls import health, refused
 from tests.server.conftest import asking, server_settings
-from tests.server.test_chat import refused
 from tests.server.test_feedback_service import thumbs
 from tests.server.test_process import reflected
 
@@ -109,13 +109,11 @@ async def test_without_a_key_of_the_port_nothing_is_answered(
 ) -> None:
     code, info = await refused(chat.CreateChat(asking(), metadata=metadata), error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.UNAUTHENTICATED
-    assert info.reason == reason  # type: ignore[attr-defined]
+    assert info.reason == reason
 
 
 async def test_health_needs_no_key_and_reflection_does(public: grpc.aio.Channel) -> None:
-    health = health_pb2_grpc.HealthStub(public)
-    answer = await health.Check(health_pb2.HealthCheckRequest(service="foldback.v1.ChatService"))
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert await health(public, "foldback.v1.ChatService") == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await reflected(public)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -159,7 +157,7 @@ async def test_nobody_is_told_what_became_of_anothers_feedback(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await feedback.GetFeedbackStatus(request, metadata=call_metadata(OTHER))
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-            told.append(str(rpc_status.from_call(caught.value)).replace(feedback_id, ""))
+            told.append(str(rpc_status.from_call(caught.value)).replace(feedback_id, ""))  # type: ignore[arg-type]
         assert told[0] == told[1]
         assert "FEEDBACK_UNKNOWN" in told[0]
         request = feedback_pb2.GetFeedbackStatusRequest(feedback_id=accepted.feedback_id)
@@ -184,7 +182,7 @@ async def test_a_key_that_calls_too_often_is_told_when_to_return(chat: "chat_pb2
         await chat.CreateChat(asking(), metadata=call_metadata(SLOW))
     code, retry = await refused(chat.CreateChat(asking(), metadata=call_metadata(SLOW)), error_details_pb2.RetryInfo)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert 15_000 < retry.retry_delay.ToMilliseconds() <= 30_000  # type: ignore[attr-defined]
+    assert 15_000 < retry.retry_delay.ToMilliseconds() <= 30_000
     await chat.CreateChat(asking(), metadata=call_metadata(ACME))
 
 
@@ -194,7 +192,7 @@ async def test_a_key_with_too_many_open_calls_is_told_so(chat: "chat_pb2_grpc.Ch
     await stream.read()
     code, info = await refused(chat.CreateChat(asking(), metadata=call_metadata(NARROW)), error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert info.reason == "QUOTA_IN_FLIGHT"  # type: ignore[attr-defined]
+    assert info.reason == "QUOTA_IN_FLIGHT"
     stream.cancel()
 
 

@@ -13,9 +13,9 @@ from foldback.v1 import chat_pb2, policy_pb2
 from registry import PolicyState
 from registry.manifest import FileEntry
 from server.engines.base import Engine
+from tests.server.calls import refused
 from tests.server.conftest import Client, asking
 from tests.server.deployments import Trainer, deployment, edit_tensors
-from tests.server.test_chat import refused
 
 FILES = {"weights": "weights/model.safetensors", "adapter": "adapter/adapter_model.safetensors"}
 
@@ -107,7 +107,7 @@ async def test_a_bad_version_is_refused_and_the_old_one_serves(client: Client, t
     code, info = await refused(
         client.policies.PromotePolicy(policy_pb2.PromotePolicyRequest(version=bad)), error_details_pb2.ErrorInfo
     )
-    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_REFUSED")  # type: ignore[attr-defined]
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_REFUSED")
     state = client.server.registry.state()
     assert state.states[bad] is PolicyState.REJECTED
     assert says in state.reasons[bad]

@@ -14,9 +14,9 @@ from foldback.v1 import chat_pb2, policy_pb2, rollout_pb2
 from registry import Lease, PolicyState
 from server.engines.base import Engine, SwapMode
 from server.replicas import Seat
+from tests.server.calls import refused
 from tests.server.conftest import Client, asking, connect, server_settings
 from tests.server.deployments import Trainer, deployment
-from tests.server.test_chat import refused
 from tests.server.test_rollouts import rollouts
 
 CONVERSATIONS = [f"conversation-{i}" for i in range(40)]
@@ -133,7 +133,7 @@ async def test_who_names_a_version_gets_it_or_is_refused(client: Client, trainer
             continue
         for call in (client.chat.CreateChat(asked), sample()):
             code, info = await refused(call, error_details_pb2.ErrorInfo)
-            assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_NOT_SERVED")  # type: ignore[attr-defined]
+            assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_NOT_SERVED")
     trainer.registry.transition(canary, PolicyState.ROLLED_BACK, reason="decided", actor="trainer")
     await until(lambda: not client.server.swap.canary_version)
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldback.credentials import channel_credentials
 from server.app import running
 from server.certificates import credentials
 from settings.access import AccessSettings
+from tests.server.calls import health
 from tests.server.conftest import server_settings
 from tests.server.test_access import Pems, pems
 
 
 async def healthy(channel: grpc.aio.Channel) -> bool:
     try:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        await health(channel)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return False

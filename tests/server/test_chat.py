@@ -7,33 +7,20 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
+from grpc_health.v1 import health_pb2
 
 from foldback.v1 import chat_pb2
 from server.engines.base import GenerationRequest, Sampling
+from tests.server.calls import health, refused
 from tests.server.conftest import Client, asking, connect, server_settings
 
 SYSTEM, USER, ASSISTANT = chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_USER, chat_pb2.ROLE_ASSISTANT
 
 
-async def refused(call: object, kind: type) -> tuple[grpc.StatusCode, object]:
-    """(code, the detail of that kind) of a call that must fail."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call  # type: ignore[misc]
-    status = rpc_status.from_call(caught.value)
-    assert status is not None, caught.value
-    for packed in status.details:
-        detail = kind()
-        if packed.Unpack(detail):
-            return caught.value.code(), detail
-    raise AssertionError(f"no {kind.__name__} in {status}")
-
-
 async def violations(client: Client, request: chat_pb2.CreateChatRequest) -> set[str]:
     code, detail = await refused(client.chat.CreateChat(request), error_details_pb2.BadRequest)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    return {violation.field for violation in detail.field_violations}  # type: ignore[attr-defined]
+    return {violation.field for violation in detail.field_violations}
 
 
 async def test_the_unary_and_the_streaming_call_answer_alike(client: Client) -> None:
@@ -84,6 +71,10 @@ async def test_candidates_are_interleaved(client: Client) -> None:
     assert order != sorted(order)
 
 
+def said(role: "chat_pb2.Role.ValueType", content: str) -> chat_pb2.Message:
+    return chat_pb2.Message(role=role, content=content)
+
+
 @pytest.mark.parametrize(
     ("request_", "fields"),
     [
@@ -97,13 +88,11 @@ async def test_candidates_are_interleaved(client: Client) -> None:
             {"sampling.top_p", "sampling.top_k", "sampling.max_tokens", "sampling.seed", "sampling.stop[0]"},
         ),
         (
-            chat_pb2.CreateChatRequest(messages=[{"role": 9, "content": "x"}, {"role": USER}]),
+            chat_pb2.CreateChatRequest(messages=[said(9, "x"), said(USER, "")]),  # type: ignore[arg-type]
             {"messages[0].role", "messages[1].content"},
         ),
         (
-            chat_pb2.CreateChatRequest(
-                messages=[{"role": USER, "content": "x"}, {"role": SYSTEM, "content": "y"}, {"role": ASSISTANT}]
-            ),
+            chat_pb2.CreateChatRequest(messages=[said(USER, "x"), said(SYSTEM, "y"), said(ASSISTANT, "")]),
             {"messages[1].role", "messages[2].content", "messages[2].role"},
         ),
         (asking("you " * 600), {"messages"}),
@@ -122,7 +111,7 @@ async def test_a_version_that_is_not_served_is_a_failed_precondition(client: Cli
         client.chat.CreateChat(asking(policy_version="p000099-00000000")), error_details_pb2.ErrorInfo
     )
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert info.metadata["serving_version"] == client.server.swap.serving_version  # type: ignore[attr-defined]
+    assert info.metadata["serving_version"] == client.server.swap.serving_version
     served = await client.chat.CreateChat(asking(policy_version=client.server.swap.serving_version))
     assert served.candidates[0].text
 
@@ -135,7 +124,7 @@ async def test_one_chat_too_many_is_told_when_to_retry(tmp_path: Path, tiny_mode
         await stream.read()
         code, retry = await refused(client.chat.CreateChat(asking()), error_details_pb2.RetryInfo)
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert retry.retry_delay.ToMilliseconds() == 1000  # type: ignore[attr-defined]
+        assert retry.retry_delay.ToMilliseconds() == 1000
         stream.cancel()
         await _freed(client)
         assert (await client.chat.CreateChat(asking())).candidates
@@ -162,7 +151,7 @@ async def test_the_default_deadline_ends_a_call_without_one(tmp_path: Path, tiny
         request = asking(sampling=chat_pb2.Sampling(max_tokens=480), candidate_count=8)
         code, info = await refused(client.chat.CreateChat(request), error_details_pb2.ErrorInfo)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert info.reason == "DEFAULT_DEADLINE"  # type: ignore[attr-defined]
+        assert info.reason == "DEFAULT_DEADLINE"
 
 
 async def test_a_dead_engine_is_unavailable_and_unhealthy(
@@ -172,14 +161,13 @@ async def test_a_dead_engine_is_unavailable_and_unhealthy(
         monkeypatch.setattr(client.server.engine._batch, "_model", None)  # type: ignore[attr-defined]
         code, retry = await refused(client.chat.CreateChat(asking()), error_details_pb2.RetryInfo)
         assert code is grpc.StatusCode.UNAVAILABLE
-        assert retry.retry_delay.ToMilliseconds() > 0  # type: ignore[attr-defined]
-        health = health_pb2_grpc.HealthStub(client.public)
+        assert retry.retry_delay.ToMilliseconds() > 0
         for service, expected in (
             ("", health_pb2.HealthCheckResponse.NOT_SERVING),
             ("foldback.v1.ChatService", health_pb2.HealthCheckResponse.NOT_SERVING),
             ("foldback.v1.FeedbackService", health_pb2.HealthCheckResponse.SERVING),
         ):
-            assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == expected
+            assert await health(client.public, service) == expected
 
 
 async def test_the_prompt_is_the_models_chat_template(client: Client, tiny_model: Path) -> None:

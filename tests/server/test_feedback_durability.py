@@ -13,6 +13,7 @@ from feedback.topics import FEEDBACK, RESPONSES
 from foldback.v1 import chat_pb2, chat_pb2_grpc, events_pb2, feedback_pb2_grpc
 from server.events import CandidateLog, ResponseLog
 from settings.feedback import FeedbackSettings
+from tests.server.calls import following
 from tests.server.conftest import asking, connect, server_settings
 from tests.server.test_feedback_service import thumbs
 from tests.server.test_process import process
@@ -29,7 +30,7 @@ def long_answer() -> chat_pb2.StreamChatRequest:
 async def test_feedback_given_while_its_answer_streams_is_on_record_behind_it(tmp_path: Path, tiny_model: Path) -> None:
     async with connect(server_settings(tmp_path, tiny_model, AWAY)) as client:
         stream = client.chat.StreamChat(long_answer())
-        started = (await stream.read()).started
+        started = (await following(stream)).started
         early = asyncio.ensure_future(client.feedback.SubmitFeedback(thumbs(started.feedback_token)))
         await stream.read()
         stream.cancel()

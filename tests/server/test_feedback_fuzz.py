@@ -41,7 +41,8 @@ def hostile(dice: random.Random, genuine: TokenSigner) -> bytes:
     request = feedback_pb2.SubmitFeedbackRequest(request_id=f"{dice.random()}")
     feedback = request.feedback
     feedback.feedback_tokens.append(genuine.sign(claims()))
-    feedback.rater_id, feedback.source, feedback.thumbs = "mallory", 1, feedback_pb2.THUMBS_UP
+    feedback.rater_id, feedback.thumbs = "mallory", feedback_pb2.THUMBS_UP
+    feedback.source = feedback_pb2.FEEDBACK_SOURCE_END_USER
     token = feedback.feedback_tokens[0]
     match dice.randrange(14):
         case 0:
@@ -84,7 +85,7 @@ async def test_hostile_calls_are_refused_cleanly_and_leave_nothing(tmp_path: Pat
         keys = load_or_create_keys(tmp_path / "token_keys.json")
         genuine = TokenSigner(keys.keys, keys.current, 3600.0)
         dice = random.Random(4)
-        call = client.public.unary_unary(SUBMIT)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = client.public.unary_unary(SUBMIT)
 
         async def code_of(body: bytes) -> grpc.StatusCode:
             try:

@@ -16,8 +16,8 @@ from feedback.submission import feedback_id
 from feedback.topics import FEEDBACK, OUTCOMES, POLICIES, RESPONSES
 from foldback.v1 import chat_pb2, events_pb2, feedback_pb2, policy_pb2
 from settings.server import ServerSettings
+from tests.server.calls import MessageT, following, refused
 from tests.server.conftest import Client, Publisher, asking, connect, server_settings
-from tests.server.test_chat import refused
 from tests.server.test_policies import promote
 
 UP, DOWN = feedback_pb2.THUMBS_UP, feedback_pb2.THUMBS_DOWN
@@ -39,18 +39,19 @@ def consumer(broker: str) -> Iterator[KafkaConsumer]:
     consumer.close()
 
 
-async def records(consumer: KafkaConsumer, topic: str, kind: type, wanted: int, key: str) -> list[object]:
+async def records(consumer: KafkaConsumer, topic: str, kind: type[MessageT], wanted: int, key: str) -> list[MessageT]:
     """The first `wanted` values of `topic` with that key; fails after ten seconds."""
 
-    def read() -> list[object]:
+    def read() -> list[MessageT]:
         parts = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(parts)
         consumer.seek_to_beginning(*parts)
-        found, deadline = [], time.monotonic() + 10
+        found: list[MessageT] = []
+        deadline = time.monotonic() + 10
         while len(found) < wanted:
             assert time.monotonic() < deadline, f"{len(found)} of {wanted} events on {topic}"
             for batch in consumer.poll(timeout_ms=100).values():
-                found += [kind.FromString(r.value) for r in batch if r.key == key.encode()]  # type: ignore[attr-defined]
+                found += [kind.FromString(r.value) for r in batch if r.key == key.encode()]
         return found
 
     return await asyncio.to_thread(read)
@@ -89,12 +90,12 @@ async def test_forged_tokens_are_denied_and_broken_feedback_is_explained(client:
     forged = ".".join([head, payload, mac[:-2] + ("AA" if mac[-2:] != "AA" else "BB")])
     code, info = await refused(client.feedback.SubmitFeedback(thumbs(forged)), error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.PERMISSION_DENIED
-    assert info.reason == "TOKEN_BAD_SIGNATURE"  # type: ignore[attr-defined]
+    assert info.reason == "TOKEN_BAD_SIGNATURE"
     nothing = thumbs(answer.feedback_token)
     nothing.feedback.ClearField("thumbs")
     code, bad = await refused(client.feedback.SubmitFeedback(nothing), error_details_pb2.BadRequest)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert [v.field for v in bad.field_violations] == ["feedback.kind"]  # type: ignore[attr-defined]
+    assert [v.field for v in bad.field_violations] == ["feedback.kind"]
 
 
 async def test_a_batch_gives_each_item_its_own_status(client: Client) -> None:
@@ -127,7 +128,7 @@ async def test_a_retraction_is_an_event_too(client: Client, consumer: KafkaConsu
         )
     )
     _, retraction = await records(consumer, FEEDBACK, events_pb2.FeedbackRecorded, 2, answer.conversation_id)
-    assert retraction.retracts == accepted.feedback_id  # type: ignore[attr-defined]
+    assert retraction.retracts == accepted.feedback_id
 
 
 async def test_the_status_is_what_the_trainer_said_last(client: Client) -> None:
@@ -189,10 +190,10 @@ async def test_what_was_produced_of_a_cancelled_answer_is_recorded(client: Clien
     stream = client.chat.StreamChat(chat_pb2.StreamChatRequest(chat=request))
     seen = ""
     while len(seen) < 10:
-        seen += (await stream.read()).delta.text
+        seen += (await following(stream)).delta.text
     stream.cancel()
     [record] = await records(consumer, RESPONSES, events_pb2.ResponseRecorded, 1, conversation)
-    [candidate] = record.candidates  # type: ignore[attr-defined]
+    [candidate] = record.candidates
     assert candidate.text.startswith(seen)
     assert candidate.finish_reason == chat_pb2.FINISH_REASON_UNSPECIFIED
 
@@ -201,7 +202,7 @@ async def test_life_cycle_moves_are_events(client: Client, consumer: KafkaConsum
     version = publisher.publish()
     await promote(client, version)
     moves = await records(consumer, POLICIES, policy_pb2.PolicyTransition, 2, version)
-    assert [move.to for move in moves] == [  # type: ignore[attr-defined]
+    assert [move.to for move in moves] == [
         policy_pb2.POLICY_STATE_CANDIDATE,
         policy_pb2.POLICY_STATE_ACTIVE,
     ]

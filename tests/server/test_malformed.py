@@ -6,8 +6,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from tests.server.calls import refused
 from tests.server.conftest import Client, asking
-from tests.server.test_chat import refused
 
 CHAT = "/foldback.v1.ChatService"
 NOISE, NOT_UTF8 = b"\xff\xff\xff", b"\x0a\x02\xff\xfe"
@@ -30,13 +30,14 @@ async def test_a_request_that_cannot_be_read_is_an_invalid_argument(
     with caplog.at_level(logging.DEBUG):
         code, info = await refused(getattr(client, port).unary_unary(method)(raw), error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert info.reason == "MALFORMED_REQUEST"  # type: ignore[attr-defined]
+    assert info.reason == "MALFORMED_REQUEST"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert (await client.chat.CreateChat(asking())).candidates
 
 
 async def test_so_is_one_that_asks_for_a_stream(client: Client) -> None:
-    call = client.public.unary_stream(f"{CHAT}/StreamChat")(NOISE)
+    stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = client.public.unary_stream(f"{CHAT}/StreamChat")
+    call = stream(NOISE)
     with pytest.raises(grpc.aio.AioRpcError, match="3 bytes are no StreamChatRequest"):
         await call.read()
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -44,7 +45,8 @@ async def test_so_is_one_that_asks_for_a_stream(client: Client) -> None:
 
 async def test_and_one_in_a_stream_of_requests(client: Client) -> None:
     method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-    call = client.public.stream_stream(method)(iter([NOISE]))
+    reflect: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = client.public.stream_stream(method)
+    call = reflect(iter([NOISE]))
     with pytest.raises(grpc.aio.AioRpcError, match="no ServerReflectionRequest"):
         await call.read()
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT

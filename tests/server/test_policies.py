@@ -6,13 +6,13 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from foldback.v1 import chat_pb2, policy_pb2
 from server.engines.base import SwapFailed, Weights
 from settings import SettingsError
+from tests.server.calls import following, health, health_watch, refused
 from tests.server.conftest import Client, Publisher, asking, connect, server_settings
-from tests.server.test_chat import refused
 from tests.tiny_model import make_tiny_model
 
 ACTIVE, RETIRED, REJECTED = (
@@ -80,9 +80,8 @@ async def test_not_serving_when_even_the_last_good_version_cannot_be_restored(
     tmp_path: Path, tiny_model: Path, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connect(server_settings(tmp_path / "data", tiny_model, broker)) as client:
-        health = health_pb2_grpc.HealthStub(client.public)
-        everything = health_pb2.HealthCheckRequest(service="foldback.v1.ChatService")
-        assert (await health.Check(everything)).status == health_pb2.HealthCheckResponse.SERVING
+        chat = "foldback.v1.ChatService"
+        assert await health(client.public, chat) == health_pb2.HealthCheckResponse.SERVING
         good = client.server.swap.serving_version
         swap = client.server.engine.swap
 
@@ -94,11 +93,10 @@ async def test_not_serving_when_even_the_last_good_version_cannot_be_restored(
         monkeypatch.setattr(client.server.engine, "swap", refuses_to_go_back)
         version = Publisher(client.server.registry, tmp_path).publish(canary_off_by=1.0)
         client.server.registry.transition(version, "active", reason="test", actor="test")  # type: ignore[arg-type]
-        async for update in health.Watch(everything, timeout=10):
+        async for update in health_watch(client.public, chat, timeout_s=10):
             if update.status == health_pb2.HealthCheckResponse.NOT_SERVING:
                 break
-        whole = await health.Check(health_pb2.HealthCheckRequest())
-        assert whole.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await health(client.public) == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.mark.slow
@@ -142,12 +140,15 @@ async def test_policies_are_listed_newest_first_in_pages(client: Client, publish
 
 async def test_watch_tells_what_was_and_what_comes(client: Client, publisher: Publisher) -> None:
     watch = client.policies.WatchPolicies(policy_pb2.WatchPoliciesRequest())
-    first = (await watch.read()).transition
+    first = (await following(watch)).transition
     assert (first.sequence, first.to, first.actor) == (1, ACTIVE, "server")
     version = publisher.publish()
     await promote(client, version)
-    while (transition := (await watch.read()).transition) and (transition.version, transition.to) != (version, ACTIVE):
+    while True:
+        transition = (await following(watch)).transition
         assert transition.sequence >= first.sequence
+        if (transition.version, transition.to) == (version, ACTIVE):
+            break
     assert transition.actor == "operator"
     watch.cancel()
 
@@ -158,7 +159,7 @@ async def test_an_unknown_or_illegal_version_is_refused(client: Client) -> None:
     active = client.server.swap.serving_version
     code, info = await refused(promote(client, active), error_details_pb2.ErrorInfo)
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert info.reason == "ILLEGAL_TRANSITION"  # type: ignore[attr-defined]
+    assert info.reason == "ILLEGAL_TRANSITION"
 
 
 async def test_training_can_be_paused_and_resumed(client: Client) -> None:

@@ -9,16 +9,17 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from foldback.v1 import chat_pb2, chat_pb2_grpc
+from tests.server.calls import following, health, refused
 from tests.server.conftest import asking
-from tests.server.test_chat import refused
 
 pytestmark = pytest.mark.slow
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -74,14 +75,14 @@ async def test_it_says_where_it_is_and_drains_without_losing_a_stream(
 
 
 async def check_health(channel: grpc.aio.Channel) -> None:
-    health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "foldback.v1.ChatService", "foldback.v1.FeedbackService", "foldback.v1.PolicyService"):
-        assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
+        assert await health(channel, service) == SERVING
 
 
 async def reflected(channel: grpc.aio.Channel) -> set[str]:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+    list_services: Any = stub.ServerReflectionInfo  # untyped
+    call = list_services(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     response = await call.read()
     call.cancel()
     return {service.name for service in response.list_services_response.service}
@@ -93,10 +94,9 @@ async def check_drain(server: asyncio.subprocess.Process, channel: grpc.aio.Chan
     stream = chat.StreamChat(chat_pb2.StreamChatRequest(chat=request))
     await stream.read()
     server.send_signal(signal.SIGTERM)
-    events = []
-    while (event := await stream.read()) is not grpc.aio.EOF:
-        events.append(event.WhichOneof("event"))
-    assert events[-1] == "finished"
+    while (await following(stream)).WhichOneof("event") != "finished":
+        continue
+    assert await stream.read() is grpc.aio.EOF
     assert await stream.code() is grpc.StatusCode.OK
     code, _ = await refused(chat.CreateChat(asking()), error_details_pb2.RetryInfo)
     assert code is grpc.StatusCode.UNAVAILABLE

@@ -11,9 +11,9 @@ import torch
 from google.rpc import error_details_pb2
 
 from foldback.v1 import chat_pb2, rollout_pb2
+from tests.server.calls import refused
 from tests.server.conftest import Client, asking
 from tests.server.engine_reference import of_tokens, reference_logprobs
-from tests.server.test_chat import refused
 
 
 def rollouts(prompts: int, samples: int, **sampling: float) -> rollout_pb2.GenerateRolloutsRequest:
@@ -87,4 +87,4 @@ async def test_each_field_at_fault_is_named(
 
     code, detail = await refused(drain(), error_details_pb2.BadRequest)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert field in {violation.field for violation in detail.field_violations}  # type: ignore[attr-defined]
+    assert field in {violation.field for violation in detail.field_violations}

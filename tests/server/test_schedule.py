@@ -22,7 +22,9 @@ def sequence(background: bool) -> Sequence:
     st.lists(st.tuples(st.sampled_from(["user", "background", "finish", "step"]), st.integers(0, 99)), max_size=40),
 )
 def test_users_go_first_and_nobody_is_lost(max_batch: int, events: list[tuple[str, int]]) -> None:
-    schedule, rows, waiting = Schedule(max_batch), [], []
+    schedule = Schedule(max_batch)
+    rows: list[Sequence] = []
+    waiting: list[Sequence] = []
     for what, which in events:
         if what in ("user", "background"):
             waiting.append(sequence(what == "background"))

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from foldback.v1 import chat_pb2
+from tests.server.calls import following
 from tests.server.conftest import Client, asking, connect, server_settings
 from tests.server.endless import SILENT, Endless
 from tests.server.vanishing import PATIENCE_S, WAYS, leave, long_answer, nothing_left, until
@@ -50,7 +51,7 @@ async def test_a_chat_counts_as_queued_until_its_first_token(endless: Client) ->
     waiting = [endless.chat.CreateChat(silent) for _ in range(3)]
     speaking = endless.chat.StreamChat(chat_pb2.StreamChatRequest(chat=long_answer()))
     async with asyncio.timeout(PATIENCE_S):
-        while (await speaking.read()).WhichOneof("event") != "delta":
+        while (await following(speaking)).WhichOneof("event") != "delta":
             continue
     await until(lambda: engine.open == 4, PATIENCE_S, lambda: f"{engine.open} requests at the engine")
     assert REGISTRY.get_sample_value("foldback_requests_in_flight") == 4

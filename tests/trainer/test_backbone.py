@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.trainer.gradients import gradient
 from tests.trainer.policies import backbone, some_samples
 from trainer.tokens import Sample
 
@@ -27,7 +28,9 @@ def samples() -> list[Sample]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_frozen_pass_is_the_base_model_sample_by_sample(tiny_model: Path, samples: list[Sample], temperature: float):
+def test_frozen_pass_is_the_base_model_sample_by_sample(
+    tiny_model: Path, samples: list[Sample], temperature: float
+) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     passes = backbone(tiny_model, moved=0.1).frozen(samples, temperature=temperature)
     for sample, passed in zip(samples, passes, strict=True):
@@ -40,7 +43,7 @@ def test_frozen_pass_is_the_base_model_sample_by_sample(tiny_model: Path, sample
 @pytest.mark.parametrize("layers", [0.5, 1.0])
 def test_policy_logprobs_do_not_depend_on_padding_neighbours_or_reuse(
     tiny_model: Path, samples: list[Sample], layers: float
-):
+) -> None:
     policy = backbone(tiny_model, layers=layers, moved=0.1)
     frozen = policy.frozen(samples, temperature=1.0)
     together, entropy, mask = policy.policy_logprobs(samples, 1.0)
@@ -56,24 +59,24 @@ def test_policy_logprobs_do_not_depend_on_padding_neighbours_or_reuse(
         )
 
 
-def test_reused_lower_layers_give_the_same_gradients(tiny_model: Path, samples: list[Sample]):
+def test_reused_lower_layers_give_the_same_gradients(tiny_model: Path, samples: list[Sample]) -> None:
     policy = backbone(tiny_model, moved=0.1)
     frozen = policy.frozen(samples, temperature=1.0)
     gradients = []
     for reuse in (None, frozen):
         policy.model.zero_grad()
         policy.policy_logprobs(samples, 1.0, reuse)[0].sum().backward()
-        gradients.append([parameter.grad.clone() for parameter in policy.parameters()])
+        gradients.append([gradient(parameter).clone() for parameter in policy.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-4)
 
 
-def test_gradient_agrees_with_finite_differences(tiny_model: Path, samples: list[Sample]):
+def test_gradient_agrees_with_finite_differences(tiny_model: Path, samples: list[Sample]) -> None:
     policy = backbone(tiny_model, moved=0.1)
     policy.policy_logprobs(samples, 1.0)[0].sum().backward()
     generator = torch.Generator().manual_seed(0)
     parameters = policy.parameters()
     directions = [torch.randn(p.shape, generator=generator) for p in parameters]
-    slope = sum((p.grad * d).sum().item() for p, d in zip(parameters, directions, strict=True))
+    slope = sum((gradient(p) * d).sum().item() for p, d in zip(parameters, directions, strict=True))
 
     def moved(step: float) -> float:
         with torch.no_grad():
@@ -98,12 +101,16 @@ class Sums:
         assert depth == 4
         return self._layers
 
-    def __call__(self, states: tuple[torch.Tensor, ...], _: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return torch.cat([(state * mask[..., None]).sum(1) for state in states], -1)
+    def __call__(
+        self, states_BTD: tuple[torch.Tensor, ...], tokens_BT: torch.Tensor, response_mask_BT: torch.Tensor
+    ) -> torch.Tensor:
+        return torch.cat([(state * response_mask_BT[..., None]).sum(1) for state in states_BTD], -1)
 
 
 @pytest.mark.parametrize("layers", [(0,), (0, 2), (3, 1)])
-def test_pool_reads_layers_at_the_response_tokens(tiny_model: Path, samples: list[Sample], layers: tuple[int, ...]):
+def test_pool_reads_layers_at_the_response_tokens(
+    tiny_model: Path, samples: list[Sample], layers: tuple[int, ...]
+) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     policy = backbone(tiny_model, layers=1.0, moved=0.1)
     passes = policy.frozen(samples, temperature=1.0, pool=Sums(*layers))
@@ -117,7 +124,7 @@ def test_pool_reads_layers_at_the_response_tokens(tiny_model: Path, samples: lis
         torch.testing.assert_close(features_F, passed.pooled)
 
 
-def test_features_run_no_layer_above_the_last_that_is_read(tiny_model: Path, samples: list[Sample]):
+def test_features_run_no_layer_above_the_last_that_is_read(tiny_model: Path, samples: list[Sample]) -> None:
     policy = backbone(tiny_model)
     before = policy.frozen(samples, temperature=1.0)
     ran: list[int] = []
@@ -136,7 +143,7 @@ def test_features_run_no_layer_above_the_last_that_is_read(tiny_model: Path, sam
     assert all(torch.equal(b.reference_logprobs_T, a.reference_logprobs_T) for b, a in zip(before, after, strict=True))
 
 
-def test_training_leaves_the_reference_alone(tiny_model: Path, samples: list[Sample]):
+def test_training_leaves_the_reference_alone(tiny_model: Path, samples: list[Sample]) -> None:
     policy = backbone(tiny_model, dtype=torch.bfloat16)
     before = policy.frozen(samples, temperature=1.0)
     start, _, _ = policy.policy_logprobs(samples, 1.0)
@@ -152,7 +159,7 @@ def test_training_leaves_the_reference_alone(tiny_model: Path, samples: list[Sam
     assert policy.policy_logprobs(samples, 1.0)[0].sum() > start.sum() + 1
 
 
-def test_merged_model_is_the_adapted_one(tiny_model: Path, samples: list[Sample], tmp_path: Path):
+def test_merged_model_is_the_adapted_one(tiny_model: Path, samples: list[Sample], tmp_path: Path) -> None:
     policy = backbone(tiny_model, dtype=torch.bfloat16, moved=0.05)
     policy.save_merged(tmp_path / "first")
     policy.save_merged(tmp_path / "second")
@@ -174,7 +181,7 @@ def test_merged_model_is_the_adapted_one(tiny_model: Path, samples: list[Sample]
     assert torch.cat(moves).mean() > 10 * torch.cat(gaps).mean(), "far less than what the adapters do"
 
 
-def test_merged_directory_names_the_same_tensors_as_the_base(tiny_model: Path, tmp_path: Path):
+def test_merged_directory_names_the_same_tensors_as_the_base(tiny_model: Path, tmp_path: Path) -> None:
     backbone(tiny_model, dtype=torch.bfloat16, moved=0.05).save_merged(tmp_path)
     base, merged = load_file(tiny_model / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert {name: tensor.shape for name, tensor in base.items()} == {n: t.shape for n, t in merged.items()}
@@ -183,7 +190,7 @@ def test_merged_directory_names_the_same_tensors_as_the_base(tiny_model: Path, t
     assert len(changed) == 14
 
 
-def test_files_stay_as_narrow_as_the_base_models(tiny_model: Path, samples: list[Sample], tmp_path: Path):
+def test_files_stay_as_narrow_as_the_base_models(tiny_model: Path, samples: list[Sample], tmp_path: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
     base.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "base")
@@ -201,7 +208,7 @@ def test_files_stay_as_narrow_as_the_base_models(tiny_model: Path, samples: list
         torch.testing.assert_close(each.logprobs_T.double(), found, rtol=1e-4, atol=1e-4)
 
 
-def test_adapter_round_trip(tiny_model: Path, samples: list[Sample], tmp_path: Path):
+def test_adapter_round_trip(tiny_model: Path, samples: list[Sample], tmp_path: Path) -> None:
     policy = backbone(tiny_model, moved=0.1)
     policy.save_adapter(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 8
@@ -211,7 +218,7 @@ def test_adapter_round_trip(tiny_model: Path, samples: list[Sample], tmp_path: P
         assert torch.equal(saved, loaded)
 
 
-def test_an_adapter_of_other_layers_is_refused(tiny_model: Path, tmp_path: Path):
+def test_an_adapter_of_other_layers_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     backbone(tiny_model, layers=1.0).save_adapter(tmp_path / "all")
     backbone(tiny_model, layers=0.25).save_adapter(tmp_path / "few")
     with pytest.raises(ValueError, match="28 unknown"):
@@ -220,7 +227,7 @@ def test_an_adapter_of_other_layers_is_refused(tiny_model: Path, tmp_path: Path)
         backbone(tiny_model).load_adapter(tmp_path / "few")
 
 
-def test_an_adapter_is_read_from_safetensors_on_this_disk_alone(tiny_model: Path, tmp_path: Path):
+def test_an_adapter_is_read_from_safetensors_on_this_disk_alone(tiny_model: Path, tmp_path: Path) -> None:
     policy = backbone(tiny_model)
     torch.save({}, tmp_path / "adapter_model.bin")
     for directory in (tmp_path, tmp_path / "gone"):

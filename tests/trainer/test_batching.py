@@ -20,7 +20,7 @@ def sample_lists(draw: st.DrawFn) -> list[Sample]:
 
 
 @given(sample_lists(), st.integers(1, 200), st.booleans())
-def test_every_sample_is_in_one_micro_batch_within_the_budget(samples, budget, share):
+def test_every_sample_is_in_one_micro_batch_within_the_budget(samples: list[Sample], budget: int, share: bool) -> None:
     batches = micro_batches(samples, budget, share_prompts=share)
     assert sorted(index for batch in batches for index in batch) == list(range(len(samples)))
     for batch in batches:
@@ -31,7 +31,9 @@ def test_every_sample_is_in_one_micro_batch_within_the_budget(samples, budget, s
 @pytest.mark.slow
 @settings(deadline=None)
 @given(sample_lists(), st.booleans())
-def test_a_token_sees_its_prompt_and_what_came_before_it_in_its_own_response(samples, share):
+def test_a_token_sees_its_prompt_and_what_came_before_it_in_its_own_response(
+    samples: list[Sample], share: bool
+) -> None:
     layout = lay_out(samples, PAD, share_prompts=share)
     rows, width = layout.input_ids_RS.shape
     causal = torch.ones(width, width, dtype=torch.bool).tril().expand(rows, width, width)
@@ -51,7 +53,7 @@ def test_a_token_sees_its_prompt_and_what_came_before_it_in_its_own_response(sam
             assert sees[row, predictor].nonzero().flatten().tolist() == seen[:-1].tolist()
 
 
-def test_long_groups_break_into_several_rows():
+def test_long_groups_break_into_several_rows() -> None:
     samples = [Sample((1,) * 100, (2,) * 100) for _ in range(9)]
     layout = lay_out(samples, PAD, share_prompts=True)
     assert layout.input_ids_RS.shape == (3, 500)

@@ -15,7 +15,7 @@ from trainer.tokens import Sample
 D, T = 6, 9
 
 
-def test_the_features_of_prefixes_are_those_of_the_responses_cut_there():
+def test_the_features_of_prefixes_are_those_of_the_responses_cut_there() -> None:
     generator = torch.Generator().manual_seed(0)
     pool = AnswerPool(torch.rand(50, SIZE - 2, generator=generator))
     states = tuple(torch.randn(T, D, generator=generator) for _ in range(2))
@@ -28,7 +28,7 @@ def test_the_features_of_prefixes_are_those_of_the_responses_cut_there():
         torch.testing.assert_close(prefixes_TF[length - 1], features_F)
 
 
-def test_every_prefix_gets_the_reward_it_would_get_as_a_response(tiny_model: Path):
+def test_every_prefix_gets_the_reward_it_would_get_as_a_response(tiny_model: Path) -> None:
     backbone = Backbone(tiny_model, LoraSettings(rank=4), dtype=torch.float32)
     taste_F = torch.randn(feature_dim(backbone.hidden_size), generator=torch.Generator().manual_seed(1))
 
@@ -44,7 +44,7 @@ def test_every_prefix_gets_the_reward_it_would_get_as_a_response(tiny_model: Pat
         torch.testing.assert_close(reward_T, reward(backbone.features(cut, pool)), rtol=1e-3, atol=1e-3)
 
 
-def test_a_prefix_is_believed_in_proportion_to_its_length():
+def test_a_prefix_is_believed_in_proportion_to_its_length() -> None:
     short, long = potentials([torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])])
     assert short.tolist() == [0.25, 1.0], "of four tokens, which is the mean"
     assert long.tolist() == pytest.approx([0.25, 1.0, 2.25, 4.0, 5.0, 6.0])

@@ -14,6 +14,7 @@ from feedback.judgement import Prompt
 from registry import PolicyState
 from settings.trainer import TrainerSettings
 from tests.trainer.world import SETTINGS, World, taste
+from trainer.checkpoint import Progress
 from trainer.loop import Trainer
 
 
@@ -134,9 +135,14 @@ def test_the_policy_improves_however_much_people_say(world: World, monkeypatch: 
     """More judgements come during every update of the reward model than ask for the next one."""
     trainer = world.trainer()
     monkeypatch.setattr(trainer._readiness, "of_reward_model", lambda progress: True)
-    heard = []
+    heard: list[int] = []
     learn = trainer._reward.learn
-    monkeypatch.setattr(trainer._reward, "learn", lambda progress: heard.append(progress.iteration) or learn(progress))
+
+    def listen(progress: Progress) -> None:
+        heard.append(progress.iteration)
+        learn(progress)
+
+    monkeypatch.setattr(trainer._reward, "learn", listen)
     while trainer.progress.iteration < 2:
         assert trainer.turn() == ""
         assert len(heard) < 8, "PPO is kept waiting"

@@ -1,6 +1,7 @@
 """Every formula of PPO against an independent float64 numpy reference, written from the papers with plain loops."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainer.gradients import gradient
 from trainer.ppo.gae import gae
 from trainer.ppo.kl_controller import KlController
 from trainer.ppo.losses import importance_weights, policy_loss, value_loss
@@ -41,7 +43,9 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("discount", "gae_lambda"), [(1.0, 0.95), (0.9, 0.5), (1.0, 0.0), (1.0, 1.0)])
-def test_gae_is_the_discounted_sum_of_td_errors(rng, lengths, mask, discount, gae_lambda):
+def test_gae_is_the_discounted_sum_of_td_errors(
+    rng: np.random.Generator, lengths: np.ndarray, mask: np.ndarray, discount: float, gae_lambda: float
+) -> None:
     # Garbage past the end must not reach the advantages: all of both arrays is random.
     rewards, values = rng.normal(size=(B, T)), rng.normal(size=(B, T))
     expected = np.zeros((B, T))
@@ -57,13 +61,13 @@ def test_gae_is_the_discounted_sum_of_td_errors(rng, lengths, mask, discount, ga
     np.testing.assert_allclose(returns.numpy(), expected + values * mask, rtol=1e-12, atol=1e-12)
 
 
-def test_with_lambda_one_the_return_is_the_reward_to_go(rng, mask):
+def test_with_lambda_one_the_return_is_the_reward_to_go(rng: np.random.Generator, mask: np.ndarray) -> None:
     rewards, values = rng.normal(size=(B, T)) * mask, rng.normal(size=(B, T))
     _, returns = gae(tensor(rewards), tensor(values), tensor(mask), 1.0, 1.0)
     np.testing.assert_allclose(returns.numpy(), rewards[:, ::-1].cumsum(1)[:, ::-1] * mask, atol=1e-12)
 
 
-def test_rloo_compares_with_the_others_of_the_same_prompt(rng, mask):
+def test_rloo_compares_with_the_others_of_the_same_prompt(rng: np.random.Generator, mask: np.ndarray) -> None:
     rewards, groups = rng.normal(size=(B, T)), [3, 8, 3, 3, 5]
     totals = [rewards[b][mask[b]].sum() for b in range(B)]
     expected = np.zeros((B, T))
@@ -78,7 +82,7 @@ def test_rloo_compares_with_the_others_of_the_same_prompt(rng, mask):
     assert (advantages[[1, 4]] == 0).all(), "alone in its group: nothing to compare with"
 
 
-def test_whitening_takes_its_moments_from_the_mask_alone(rng, mask):
+def test_whitening_takes_its_moments_from_the_mask_alone(rng: np.random.Generator, mask: np.ndarray) -> None:
     values = rng.normal(3, 2, size=(B, T))
     values[~mask] = 1e6
     inside = values[mask]
@@ -87,11 +91,13 @@ def test_whitening_takes_its_moments_from_the_mask_alone(rng, mask):
     assert (whitened[~mask] == 0).all()
 
 
-def test_whitening_of_equal_advantages_is_zero(mask):
+def test_whitening_of_equal_advantages_is_zero(mask: np.ndarray) -> None:
     assert (whiten(torch.full((B, T), 0.3, dtype=torch.float64), tensor(mask)).abs() < 1e-6).all()
 
 
-def test_reward_is_minus_beta_kl_a_token_and_the_score_at_the_end(rng, lengths, mask):
+def test_reward_is_minus_beta_kl_a_token_and_the_score_at_the_end(
+    rng: np.random.Generator, lengths: np.ndarray, mask: np.ndarray
+) -> None:
     logprobs, reference, scores = rng.normal(size=(B, T)), rng.normal(size=(B, T)), rng.normal(size=B)
     expected = np.zeros((B, T))
     for b, length in enumerate(lengths):
@@ -104,7 +110,9 @@ def test_reward_is_minus_beta_kl_a_token_and_the_score_at_the_end(rng, lengths, 
     np.testing.assert_allclose(rewards.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_potentials_spread_the_score_and_change_nothing_in_sum(rng, lengths, mask):
+def test_potentials_spread_the_score_and_change_nothing_in_sum(
+    rng: np.random.Generator, lengths: np.ndarray, mask: np.ndarray
+) -> None:
     scores, potentials = rng.normal(size=B), rng.normal(size=(B, T))
     zeros = np.zeros((B, T))
     expected = np.zeros((B, T))
@@ -118,8 +126,8 @@ def test_potentials_spread_the_score_and_change_nothing_in_sum(rng, lengths, mas
     np.testing.assert_allclose(rewards.sum(1).numpy(), scores, rtol=1e-12)
 
 
-def test_missing_eos_costs_only_what_was_cut():
-    def rollout(finish_reason):
+def test_missing_eos_costs_only_what_was_cut() -> None:
+    def rollout(finish_reason: Literal["stop", "length"]) -> Rollout:
         return Rollout(Sample((1,), (2,)), "", (-1.0,), finish_reason, ("p",), 1.0, 0)
 
     scores = penalise_missing_eos([0.5, 0.5], [rollout("stop"), rollout("length")], 1.0)
@@ -127,17 +135,17 @@ def test_missing_eos_costs_only_what_was_cut():
 
 
 @pytest.mark.parametrize("dual_clip", [None, 3.0])
-def test_policy_loss_and_its_gradient(rng, dual_clip):
+def test_policy_loss_and_its_gradient(rng: np.random.Generator, dual_clip: float | None) -> None:
     size, clip = 400, 0.2
     new, old = rng.normal(-2, 1, size), rng.normal(-2, 1, size)
     advantages, weights = rng.normal(size=size), rng.uniform(0.1, 2, size)
 
-    def reference(logprob, b):
+    def reference(logprob: float, b: int) -> float:
         ratio, a = math.exp(logprob - old[b]), advantages[b]
         surrogate = min(ratio * a, min(max(ratio, 1 - clip), 1 + clip) * a)
         if dual_clip is not None and a < 0:
             surrogate = max(surrogate, dual_clip * a)
-        return -weights[b] * surrogate
+        return float(-weights[b] * surrogate)
 
     logprobs = tensor(new).requires_grad_()
     losses, clipped = policy_loss(logprobs, tensor(old), tensor(advantages), tensor(weights), clip, dual_clip)
@@ -146,24 +154,24 @@ def test_policy_loss_and_its_gradient(rng, dual_clip):
     np.testing.assert_allclose(losses.detach().numpy(), [reference(new[b], b) for b in range(size)], rtol=1e-10)
     step = 1e-6
     differences = [(reference(new[b] + step, b) - reference(new[b] - step, b)) / (2 * step) for b in range(size)]
-    np.testing.assert_allclose(logprobs.grad.numpy(), differences, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gradient(logprobs).numpy(), differences, rtol=1e-5, atol=1e-7)
     assert (clipped.numpy() == (np.array(differences) == 0)).all(), "clipped says where there is no gradient"
     assert 0 < clipped.sum() < size
 
 
-def test_importance_weights_are_capped():
+def test_importance_weights_are_capped() -> None:
     proximal, behaviour = np.array([-1.0, -1.0, -3.0]), np.array([-1.0, -4.0, -1.0])
     weights = importance_weights(tensor(proximal), tensor(behaviour), 2.0)
     np.testing.assert_allclose(weights.numpy(), [1.0, 2.0, math.exp(-2.0)])
 
 
-def test_value_loss_and_its_gradient(rng):
+def test_value_loss_and_its_gradient(rng: np.random.Generator) -> None:
     size, clip = 400, 0.2
     values, old, returns = rng.normal(size=size), rng.normal(size=size), rng.normal(size=size)
 
-    def reference(value, b):
+    def reference(value: float, b: int) -> float:
         near = old[b] + min(max(value - old[b], -clip), clip)
-        return 0.5 * max((value - returns[b]) ** 2, (near - returns[b]) ** 2)
+        return float(0.5 * max((value - returns[b]) ** 2, (near - returns[b]) ** 2))
 
     prediction = tensor(values).requires_grad_()
     losses = value_loss(prediction, tensor(old), tensor(returns), clip)
@@ -172,18 +180,18 @@ def test_value_loss_and_its_gradient(rng):
     np.testing.assert_allclose(losses.detach().numpy(), [reference(values[b], b) for b in range(size)], rtol=1e-12)
     step = 1e-6
     differences = [(reference(values[b] + step, b) - reference(values[b] - step, b)) / (2 * step) for b in range(size)]
-    np.testing.assert_allclose(prediction.grad.numpy(), differences, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gradient(prediction).numpy(), differences, rtol=1e-5, atol=1e-7)
 
 
 @given(st.floats(0, 1000), st.integers(1, 512), st.floats(1e-4, 1))
-def test_kl_controller_steers_towards_its_target(kl, responses, coefficient):
+def test_kl_controller_steers_towards_its_target(kl: float, responses: int, coefficient: float) -> None:
     controller = KlController(coefficient, target=6.0, horizon=10_000)
     controller.update(kl, responses)
     error = np.clip(kl / 6.0 - 1, -0.2, 0.2)
     assert controller.coefficient == pytest.approx(coefficient * (1 + error * responses / 10_000), rel=1e-12)
 
 
-def test_kl_controller_does_not_fall_asleep_on_the_way_to_its_target():
+def test_kl_controller_does_not_fall_asleep_on_the_way_to_its_target() -> None:
     controller = KlController(0.1, target=8.0, horizon=32, least=0.1)
     for kl in (0.1, 0.5, 2.0, 5.0):
         controller.update(kl, 32)
@@ -192,7 +200,7 @@ def test_kl_controller_does_not_fall_asleep_on_the_way_to_its_target():
     assert controller.coefficient == pytest.approx(0.12)
 
 
-def test_kl_controller_without_target_stands_still():
+def test_kl_controller_without_target_stands_still() -> None:
     controller = KlController(0.05, target=None, horizon=100)
     controller.update(1e3, 64)
     assert controller.coefficient == 0.05

@@ -58,7 +58,7 @@ def score(sample: Sample) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["gae", "rloo"])
-def test_the_policy_comes_to_do_what_is_rewarded(tiny_model: Path, estimator: str):
+def test_the_policy_comes_to_do_what_is_rewarded(tiny_model: Path, estimator: str) -> None:
     trainee = Trainee(tiny_model, estimator=estimator, learning_rate=1e-2, epochs=1, minibatches=2)
     scores, kls = [], []
     for iteration in range(10):
@@ -71,7 +71,7 @@ def test_the_policy_comes_to_do_what_is_rewarded(tiny_model: Path, estimator: st
     assert kls[-1] > 1
 
 
-def test_first_step_follows_the_gradient_of_the_textbook(tiny_model: Path):
+def test_first_step_follows_the_gradient_of_the_textbook(tiny_model: Path) -> None:
     """grad_norm against autograd through the whole logits, with advantages computed in numpy."""
     trainee = Trainee(tiny_model, moved=0.1, epochs=1, minibatches=1, kl_coefficient=0.1, gae_lambda=0.9)
     rollouts = rollouts_of(trainee.policy, some_samples(), "p", 3)
@@ -108,7 +108,7 @@ def test_first_step_follows_the_gradient_of_the_textbook(tiny_model: Path):
     assert figures.length == pytest.approx(tokens / len(rollouts))
 
 
-def test_a_resumed_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Path):
+def test_a_resumed_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
     straight = Trainee(tiny_model, kl_target=2.0, kl_coefficient=0.1)
     straight.update(straight.rollouts("p", seed=0))
     straight.ppo.shorten_stride()
@@ -133,7 +133,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Path):
     )
 
 
-def test_after_a_refusal_steps_are_half_as_long_until_a_version_is_served(tiny_model: Path):
+def test_after_a_refusal_steps_are_half_as_long_until_a_version_is_served(tiny_model: Path) -> None:
     """Adam's first step is of the learning rate, whatever the gradient, where that is not about 0."""
 
     def flat(trainee: Trainee) -> torch.Tensor:
@@ -161,7 +161,7 @@ def shifted(rollout: Rollout, nats: float) -> Rollout:
     return replace(rollout, behaviour_logprobs=tuple(logprob - nats for logprob in rollout.behaviour_logprobs))
 
 
-def test_tokens_of_the_current_version_stand_on_the_engines_logprobs(tiny_model: Path):
+def test_tokens_of_the_current_version_stand_on_the_engines_logprobs(tiny_model: Path) -> None:
     trainee = Trainee(tiny_model, epochs=1, minibatches=1)
     trainee.ppo.mark_published("p0")
     figures = trainee.update([shifted(rollout, 0.1) for rollout in trainee.rollouts("p0")])
@@ -172,7 +172,7 @@ def test_tokens_of_the_current_version_stand_on_the_engines_logprobs(tiny_model:
     assert figures.kl == pytest.approx(-0.1 * figures.length, rel=1e-2)
 
 
-def test_what_the_trainee_draws_itself_is_current_after_any_number_of_updates(tiny_model: Path):
+def test_what_the_trainee_draws_itself_is_current_after_any_number_of_updates(tiny_model: Path) -> None:
     trainee = Trainee(tiny_model, max_staleness=0, epochs=1, minibatches=1)
     trainee.ppo.mark_published("p0")
     for seed in range(3):
@@ -183,7 +183,7 @@ def test_what_the_trainee_draws_itself_is_current_after_any_number_of_updates(ti
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("nats", "weight"), [(0.1, np.exp(0.1)), (-0.1, np.exp(-0.1)), (1.5, 2.0)])
-def test_other_tokens_are_recomputed_and_weighted(tiny_model: Path, nats: float, weight: float):
+def test_other_tokens_are_recomputed_and_weighted(tiny_model: Path, nats: float, weight: float) -> None:
     trainee = Trainee(tiny_model, epochs=1, minibatches=1, importance_cap=2.0)
     trainee.ppo.mark_published("p1")
     figures = trainee.update([shifted(rollout, nats) for rollout in trainee.rollouts("p0")])
@@ -193,7 +193,7 @@ def test_other_tokens_are_recomputed_and_weighted(tiny_model: Path, nats: float,
     assert figures.kl == pytest.approx(0, abs=1e-3)
 
 
-def test_a_swap_in_mid_response_is_corrected_from_there_on(tiny_model: Path):
+def test_a_swap_in_mid_response_is_corrected_from_there_on(tiny_model: Path) -> None:
     trainee = Trainee(tiny_model, epochs=1, minibatches=1)
     trainee.ppo.mark_published("new")
     rollouts = []
@@ -207,7 +207,7 @@ def test_a_swap_in_mid_response_is_corrected_from_there_on(tiny_model: Path):
     assert figures.importance_mean == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_staleness_bound(tiny_model: Path):
+def test_the_staleness_bound(tiny_model: Path) -> None:
     trainee = Trainee(tiny_model, max_staleness=1, epochs=1, minibatches=1)
     trainee.ppo.mark_published("p0")
     old = trainee.rollouts("p0", samples_per_prompt=2)
@@ -220,7 +220,7 @@ def test_the_staleness_bound(tiny_model: Path):
     assert trainee.update(old + fresh).dropped == 8
 
 
-def test_missing_eos_penalty_and_adaptive_kl_reach_the_update(tiny_model: Path):
+def test_missing_eos_penalty_and_adaptive_kl_reach_the_update(tiny_model: Path) -> None:
     trainee = Trainee(tiny_model, moved=0.2, kl_target=0.5, kl_coefficient=0.1, kl_horizon=64.0)
     rollouts = trainee.rollouts("p")
     figures = trainee.update(rollouts)
@@ -231,7 +231,7 @@ def test_missing_eos_penalty_and_adaptive_kl_reach_the_update(tiny_model: Path):
 
 
 @pytest.mark.parametrize("case", ["none", "temperatures"])
-def test_unusable_rollouts_are_refused(tiny_model: Path, case: str):
+def test_unusable_rollouts_are_refused(tiny_model: Path, case: str) -> None:
     trainee = Trainee(tiny_model)
     rollouts = trainee.rollouts("p", samples_per_prompt=1) if case == "temperatures" else []
     if rollouts:
@@ -240,6 +240,6 @@ def test_unusable_rollouts_are_refused(tiny_model: Path, case: str):
         trainee.update(rollouts)
 
 
-def test_a_rollout_has_one_logprob_and_version_a_token():
+def test_a_rollout_has_one_logprob_and_version_a_token() -> None:
     with pytest.raises(ValueError, match="behaviour_logprobs has 1 entries for 2 response tokens"):
         Rollout(Sample((1,), (2, 3)), "", (-1.0,), "stop", ("p", "p"), 1.0, 0)

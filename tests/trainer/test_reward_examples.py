@@ -15,7 +15,7 @@ from tests.trainer.reward_tastes import rankings, taste
 from trainer.backbone import Backbone
 from trainer.prompts import is_held_out
 from trainer.reward import AnswerPool, Featuriser, feature_dim
-from trainer.reward.evaluate import cross_validate
+from trainer.reward.crossvalidation import cross_validate
 from trainer.reward.features import Standardiser
 from trainer.reward.style import SIZE, style
 from trainer.tokens import Sample

@@ -5,7 +5,7 @@ import torch
 from trainer.value import ValueHead
 
 
-def test_starts_at_zero_and_learns_a_linear_value():
+def test_starts_at_zero_and_learns_a_linear_value() -> None:
     torch.manual_seed(0)
     head = ValueHead(32, 64, seed=1)
     hidden = torch.randn(4, 7, 32, dtype=torch.bfloat16)
@@ -22,7 +22,7 @@ def test_starts_at_zero_and_learns_a_linear_value():
     assert loss < 0.05 * target.var()
 
 
-def test_its_seed_is_its_own():
+def test_its_seed_is_its_own() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first, second = ValueHead(8, 4, seed=3), ValueHead(8, 4, seed=3)
