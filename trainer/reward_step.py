@@ -46,6 +46,10 @@ class RewardStep:
             figures.heldout_judgements,
             "ready" if figures.ready else "not ready to steer yet",
         )
+        if figures.changed:
+            log.info(
+                "reward model: people have come to like something else: the last %d judgements decide", figures.changed
+            )
         return replace(
             progress,
             judgement_position=max((j.sequence for j in judgements), default=progress.judgement_position),

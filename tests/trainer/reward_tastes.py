@@ -1,6 +1,7 @@
 """Made-up judgements: raters with a linear taste over random features."""
 
 import random
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ DENSE = [*range(3 * HIDDEN), FEATURES - 1]
 """All features but the token counts and the style."""
 HELD_OUT = 0.15
 """Share of conversations that are never trained on, unless a test says otherwise."""
+_SEQUENCE = count(1)
 
 
 def example(
@@ -33,6 +35,7 @@ def example(
     """An example in a conversation of its own, which may be among the `held_out` share."""
     return RewardExample(
         feedback_id=name,
+        sequence=next(_SEQUENCE),
         key=name,
         conversation=name,
         held_out=place((), name) < held_out,

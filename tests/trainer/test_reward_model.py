@@ -1,11 +1,13 @@
 """The reward model as the trainer uses it: uncertainty, calibration, promotion, readiness, resume."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from foldback.v1.feedback_pb2 import FEEDBACK_SOURCE_ANNOTATOR
 from settings.reward import RewardSettings
 from tests.trainer.reward_tastes import FEATURES, HIDDEN, correlation, model_of, normal, rankings, taste
 from trainer.reward import RewardModel
@@ -124,12 +126,16 @@ def test_length_earns_what_raters_show_for_it_and_no_more_beyond_what_they_saw()
 
 @pytest.mark.slow
 def test_a_worse_fit_is_refused_and_what_was_in_use_stays() -> None:
-    """300 judgements of the opposite taste would spoil what the held-out conversations still hold to."""
+    """300 judgements of the opposite taste, all by one, would spoil what the held-out conversations still hold to."""
     taste_F = taste(0)
-    model = model_of(rankings(taste_F, 100, seed=0, held_out=0.3))
+    raters = ("ann", "ben", "cat")
+    model = model_of(
+        [e for i, rater in enumerate(raters) for e in rankings(taste_F, 34, seed=i, rater=rater, held_out=0.3)]
+    )
     features_BF = normal(50, seed=1)
     before_B, _ = model.score(features_BF)
-    figures = model.update(rankings(-taste_F, 300, seed=7, held_out=0.0))
+    annotator = [replace(e, source=FEEDBACK_SOURCE_ANNOTATOR) for e in rankings(-taste_F, 300, seed=7, held_out=0.0)]
+    figures = model.update(annotator)
     assert not figures.promoted
     torch.testing.assert_close(model.score(features_BF)[0], before_B)
 

@@ -11,8 +11,8 @@ from trainer.reward.examples import RewardExample
 from trainer.reward.heads import fit
 from trainer.reward.heldout import Report, examine, losses
 
-_TUNING_FOLDS = 3
-_TUNING_MEMBERS, _TUNING_ITERATIONS = 2, 25
+_COMPARISON_FOLDS = 3
+_MEMBERS, _ITERATIONS = 2, 25
 """A comparison needs neither the whole ensemble nor the last digit."""
 _CLEARLY = 2.0
 """Standard errors by which a comparison is decided: of several scales, one is better by a single one by chance."""
@@ -43,16 +43,15 @@ def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: 
     where none is clearly better, or there are too few conversations.
     """
     first, *others = settings.taste_scales
-    cheap = {"members": _TUNING_MEMBERS, "max_iterations": _TUNING_ITERATIONS}
 
-    def unseen_losses(scales: tuple[float, float, float]) -> Tensor:
-        return _losses(examples, settings.model_copy(update={"taste_scales": (scales,), **cheap}), seed)
+    def losses_by(scales: tuple[float, float, float]) -> Tensor:
+        return unseen_losses(examples, settings.model_copy(update={"taste_scales": (scales,)}), seed=seed)
 
     best, most = first, 0.0
     try:
-        first_J = unseen_losses(first) if others else torch.empty(0)
+        first_J = losses_by(first) if others else torch.empty(0)
         for scales in others:
-            gain_J = first_J - unseen_losses(scales)
+            gain_J = first_J - losses_by(scales)
             gain = gain_J.mean().item()
             if gain > max(most, _CLEARLY * gain_J.std().item() / len(gain_J) ** 0.5):
                 best, most = scales, gain
@@ -61,10 +60,17 @@ def tuned(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: 
     return settings.model_copy(update={"taste_scales": (best,)})
 
 
-def _losses(examples: Sequence[RewardExample], settings: RewardSettings, seed: int) -> Tensor:
-    """Nats of every judgement by heads that did not see its conversation, weighted as in training; [J]."""
+def unseen_losses(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int) -> Tensor:
+    """Nats of every judgement by heads that did not see its conversation, weighted as in training; [J].
+
+    For comparisons: the heads are few, and the first of `taste_scales` is theirs.
+
+    Raises:
+        TooFewConversations: all examples fall into one fold.
+    """
+    settings = settings.model_copy(update={"members": _MEMBERS, "max_iterations": _ITERATIONS})
     losses_J = torch.empty(len(examples))
-    for training, held_out in _splits(examples, _TUNING_FOLDS):
+    for training, held_out in _splits(examples, _COMPARISON_FOLDS):
         unseen = [examples[index] for index in held_out]
         weight_J = torch.tensor([settings.weight_of(example.kind) for example in unseen])
         losses_J[held_out] = weight_J * losses(fit(training, settings, seed=seed), unseen)

@@ -28,6 +28,8 @@ class RewardExample:
     """A judgement to learn from."""
 
     feedback_id: str
+    sequence: int
+    """Later judgements have larger ones."""
     key: str
     """A later example with the same key takes this one's place."""
     conversation: str
@@ -149,6 +151,7 @@ def _example(judgement: Judgement, features_AF: Tensor, *, held_out: bool) -> Re
     rater = f"{judgement.tenant}/{judgement.rater_id}"
     return RewardExample(
         feedback_id=judgement.feedback_id,
+        sequence=judgement.sequence,
         key=f"{rater}/{judgement.response_id}/{judgement.kind}/{answers}",
         conversation=judgement.conversation_id,
         held_out=held_out,

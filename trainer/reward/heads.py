@@ -72,17 +72,19 @@ def fit(
     seed: int,
     start: Heads | None = None,
     reliability: Mapping[str, float] | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Heads:
     """Heads that explain the examples, started from `start`. The same arguments give the same heads.
 
-    `reliability` scales the weight of a rater's judgements; of a rater it does not name, not at all.
+    `reliability` scales the weight of a rater's judgements; of a rater it does not name, not at all. `shares` scales
+    each judgement's.
     """
     problem = lay_out(examples)
     standardise = Standardiser.of(problem.features_NF)
     deviation_F = prior_deviation(problem.features_NF.shape[1], settings)
     z_NF = standardise(problem.features_NF) * deviation_F
     anchor_MF = _anchors(settings.members, len(deviation_F), seed)
-    weight_CM = _weights(examples, problem, settings, seed, reliability or {})
+    weight_CM = _weights(examples, problem, settings, seed, reliability or {}, shares or [1.0] * len(examples))
     if start is None:
         v_MF, intercept_M = anchor_MF.clone(), torch.zeros(settings.members)
         bias_RM = torch.zeros(len(problem.raters), settings.members)
@@ -129,11 +131,16 @@ def _weights(
     settings: RewardSettings,
     seed: int,
     reliability: Mapping[str, float],
+    shares: Sequence[float],
 ) -> Tensor:
     """Weight of every choice for every member, [C, M]."""
-    of_rater = rater_weights(examples, floor=settings.rater_floor, ratio=settings.rater_ratio)
-    of_rater = [weight * reliability.get(e.rater, 1.0) for e, weight in zip(examples, of_rater, strict=True)]
-    weight_J = torch.tensor([settings.weight_of(e.kind) * weight for e, weight in zip(examples, of_rater, strict=True)])
+    of_rater = rater_weights(examples, floor=settings.rater_floor, ratio=settings.rater_ratio, shares=shares)
+    weight_J = torch.tensor(
+        [
+            settings.weight_of(example.kind) * weight * reliability.get(example.rater, 1.0) * share
+            for example, weight, share in zip(examples, of_rater, shares, strict=True)
+        ]
+    )
     bootstrap_JM = torch.stack([_bootstrap(example.feedback_id, settings.members, seed) for example in examples])
     weight_JM = weight_J.unsqueeze(1) * bootstrap_JM
     weight_CM: Tensor = problem.weight_C.unsqueeze(1) * weight_JM[problem.judgement_C]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from settings.reward import RewardSettings
+from trainer.reward.change import changed_at
 from trainer.reward.crossvalidation import TooFewConversations, cross_validate, tuned
 from trainer.reward.examples import RewardExample
 from trainer.reward.heads import Heads, fit
@@ -22,6 +23,11 @@ _FOLDS = 4
 """Of the cross-validation that decides on readiness while little is held out."""
 _LEAST_EVIDENCE = 8
 """Judgements that tell answers apart: of fewer, all may be right by chance."""
+_CHANGE_EVERY, _CHANGE_SHARE = 32, 1 / 16
+"""New judgements, and as a share of those there are, after which a change of taste is looked for."""
+_SAID_BEFORE = 0.5
+"""What all that was said before a change counts together, of what was said since until it was noticed: it speaks where
+nobody has spoken since, and does not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class RewardFigures:
     replay_share: float
     """Of those, the share that is replayed."""
     heldout_judgements: int
+    changed: int
+    """Judgements since people came to like something else, if that was noticed in this update, else 0."""
     promoted: bool
     """Whether the new heads are in use; if not, the ones before were better on held-out judgements."""
     ready: bool
@@ -60,6 +68,12 @@ class RewardModel:
         self._settings = settings
         self._tuned = settings.model_copy(update={"taste_scales": settings.taste_scales[:1]})
         self._tuned_on = 0
+        self._since = 0
+        """Sequence of the first judgement that speaks for what people like now."""
+        self._share_before = 1.0
+        """What one from before that counts."""
+        self._new = 0
+        """Judgements since a change of taste was looked for."""
         self._seed = seed
         self._updates = 0
         self._train = Replay(settings.replay_capacity)
@@ -91,8 +105,10 @@ class RewardModel:
         new = self._train.add([example for example in examples if not example.held_out], rng)
         self._heldout.add([example for example in examples if example.held_out], rng)
         self._updates += 1
+        self._new += new
+        changed = self._notice_change()
         promoted = bool(len(self._train)) and self._promote(self._fit())
-        figures = self._figures(new=new, promoted=promoted, seconds=time.monotonic() - started)
+        figures = self._figures(new=new, changed=changed, promoted=promoted, seconds=time.monotonic() - started)
         self._ready = figures.ready
         return figures
 
@@ -133,6 +149,9 @@ class RewardModel:
             "updates": self._updates,
             "taste_scales": self._tuned.taste_scales,
             "tuned_on": self._tuned_on,
+            "since": self._since,
+            "share_before": self._share_before,
+            "new": self._new,
             "train": [example.state_dict() for example in self._train.examples],
             "heldout": [example.state_dict() for example in self._heldout.examples],
             "heads": self._heads.state_dict() if self._heads else None,
@@ -148,6 +167,7 @@ class RewardModel:
         self._updates = state["updates"]
         self._tuned = self._settings.model_copy(update={"taste_scales": tuple(map(tuple, state["taste_scales"]))})
         self._tuned_on = state["tuned_on"]
+        self._since, self._share_before, self._new = state["since"], state["share_before"], state["new"]
         self._train.load([RewardExample(**example) for example in state["train"]])
         self._heldout.load([RewardExample(**example) for example in state["heldout"]])
         self._heads = Heads.from_state_dict(state["heads"]) if state["heads"] else None
@@ -155,13 +175,32 @@ class RewardModel:
         self._gain, self._doubt, self._centre_M = state["gain"], state["doubt"], state["centre_M"]
         self._ready = state["ready"]
 
+    def _notice_change(self) -> int:
+        """`RewardFigures.changed`. What was said before is not measured by any more, and counts little."""
+        current = self._current(self._train)
+        if self._new < max(_CHANGE_EVERY, _CHANGE_SHARE * len(current)):
+            return 0
+        self._new = 0
+        start = changed_at(current, self._tuned, seed=self._seed)
+        if start is None:
+            return 0
+        self._since, self._tuned_on = current[start].sequence, 0
+        since = len(current) - start
+        self._share_before = min(1.0, _SAID_BEFORE * since / (len(self._train) - since))
+        self._heldout.load(self._current(self._heldout))
+        return since
+
+    def _current(self, replay: Replay) -> list[RewardExample]:
+        return [example for example in replay.examples if example.sequence >= self._since]
+
     def _fit(self) -> Heads:
-        examples = self._train.examples
-        if len(examples) >= max(2 * self._tuned_on, self._settings.tuning_judgements):
-            self._tuned = tuned(examples, self._settings, seed=self._seed)
-            self._tuned_on = len(examples)
-        believed = reliability(examples, self._tuned, seed=self._seed)
-        return fit(examples, self._tuned, seed=self._seed, start=self._heads, reliability=believed)
+        examples, current = self._train.examples, self._current(self._train)
+        if len(current) >= max(2 * self._tuned_on, self._settings.tuning_judgements):
+            self._tuned = tuned(current, self._settings, seed=self._seed)
+            self._tuned_on = len(current)
+        believed = reliability(current, self._tuned, seed=self._seed)
+        shares = [1.0 if example.sequence >= self._since else self._share_before for example in examples]
+        return fit(examples, self._tuned, seed=self._seed, start=self._heads, reliability=believed, shares=shares)
 
     def _promote(self, candidate: Heads) -> bool:
         heldout = self._heldout.examples
@@ -189,7 +228,7 @@ class RewardModel:
         if not features_BF.isfinite().all():
             raise ValueError("features that are not finite; check the trunk's dtype and its inputs")
 
-    def _figures(self, *, new: int, promoted: bool, seconds: float) -> RewardFigures:
+    def _figures(self, *, new: int, changed: int, promoted: bool, seconds: float) -> RewardFigures:
         judgements, heldout = len(self._train), self._heldout.examples if self._heads else []
         scores = [self._heads.scores(example.features_AF) for example in heldout] if self._heads else []
         report = examine(heldout, scores)
@@ -198,6 +237,7 @@ class RewardModel:
             judgements=judgements,
             replay_share=1 - new / judgements if judgements else 0.0,
             heldout_judgements=len(self._heldout),
+            changed=changed,
             promoted=promoted,
             ready=self._is_ready(report),
             heldout_loss=losses(self._heads, heldout).mean().item() if self._heads and heldout else math.nan,
@@ -217,7 +257,7 @@ class RewardModel:
             return False
         report = heldout
         if heldout.evidence[2] < self._settings.heldout_least:
-            everything = [*self._train.examples, *self._heldout.examples]
+            everything = [*self._current(self._train), *self._heldout.examples]
             try:
                 report = cross_validate(everything, self._tuned, folds=_FOLDS, seed=self._seed)
             except TooFewConversations:
