@@ -3,10 +3,11 @@
 Each way to split the judgements in earlier and later ones is tried: heads that were learned from the later ones alone
 against heads that were learned from all, by how well they predict later ones that neither has seen. It is a likelihood
 ratio test for a change point (Page 1955, "A test for a change in a parameter occurring at an unknown point"), over
-windows that halve, as in ADWIN (Bifet and Gavaldà 2007, "Learning from time-changing data with adaptive windowing").
-While tastes stay, fewer judgements predict worse, so nothing is noticed.
+shorter and shorter windows, as in ADWIN (Bifet and Gavaldà 2007, "Learning from time-changing data with adaptive
+windowing"). While tastes stay, fewer judgements predict worse, so nothing is noticed.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -19,8 +20,13 @@ from trainer.reward.examples import RewardExample
 
 _LEAST = 48
 """Judgements after a change: heads that were learned from fewer predict little."""
-_CLEARLY = 3.0
-"""Standard errors of the mean gain: many splits are looked at, again and again."""
+_SHORTER = 0.7
+"""Each window of later judgements, of the one before."""
+_ODDS = math.log(1000)
+"""Nats by which the later heads must be the likelier. Where all come from one taste, of which the others know more,
+they are by so much with a probability of a thousandth at most (Markov's inequality)."""
+_CLEARLY = 2.0
+"""Standard errors of the gain: a few judgements must not decide."""
 
 
 def changed_at(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int) -> int | None:
@@ -37,7 +43,7 @@ def changed_at(examples: Sequence[RewardExample], settings: RewardSettings, *, s
             gain_J = by_all_J[start:] - unseen_losses(later, settings, seed=seed)
             gain = gain_J.sum().item()
             error = gain_J.std().item() * len(gain_J) ** 0.5
-            if gain > max(best, _CLEARLY * error) and _of_most_raters(gain_J, examples, start):
+            if gain > max(best, _ODDS, _CLEARLY * error) and _of_most_raters(gain_J, examples, start):
                 best, found = gain, start
     except TooFewConversations:
         pass  # of the shorter windows: what longer ones showed stands
@@ -48,7 +54,7 @@ def _starts(count: int) -> Iterator[int]:
     later = count // 2
     while later >= _LEAST:
         yield count - later
-        later //= 2
+        later = int(later * _SHORTER)
 
 
 def _of_most_raters(gain_J: Tensor, examples: Sequence[RewardExample], start: int) -> bool:
