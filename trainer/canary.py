@@ -109,11 +109,12 @@ class Case:
 
     Args:
         began: when `version` came on trial, Unix seconds.
+        after: sequence of the last judgement that does not count.
     """
 
-    def __init__(self, version: str, rival: str, began: float, settings: CanarySettings) -> None:
+    def __init__(self, version: str, rival: str, began: float, settings: CanarySettings, after: int = 0) -> None:
         self.version, self.rival, self.began = version, rival, began
-        self.position = 0
+        self.position = after
         """Sequence of the last judgement that was looked at."""
         self._settings = settings
         margin, share = settings.margin, settings.rater_share

@@ -26,6 +26,8 @@ class CanaryMonitor:
     nothing to resume: after a restart the same ratings make the same case.
 
     Args:
+        since: sequence of the first judgement by what people like now (`RewardModel.since`). A version is not held
+            against what was said of another one by a taste of before.
         clock: Unix seconds.
     """
 
@@ -34,15 +36,17 @@ class CanaryMonitor:
         settings: CanarySettings,
         store: PreferenceStore,
         registry: Registry,
+        since: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._store = store
         self._registry = registry
+        self._since = since
         self._clock = clock
         self._started = clock()
         self._lock = threading.Lock()
-        self._cases: dict[tuple[str, str, float], Case] = {}
+        self._cases: dict[tuple[str, str, float, int], Case] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Look at the ratings again and again until `stop`."""
@@ -155,8 +159,8 @@ class CanaryMonitor:
         return next((move for move in moves if move.version == version and move.to is to), None)
 
     def _report(self, version: str, rival: str, began: float) -> Report:
-        key = version, rival, began
-        case = self._cases.pop(key, None) or Case(version, rival, began, self._settings)
+        key = version, rival, began, (since := self._since())
+        case = self._cases.pop(key, None) or Case(version, rival, began, self._settings, after=max(0, since - 1))
         self._cases[key] = case  # the latest last
         while len(self._cases) > _KEPT:
             del self._cases[next(iter(self._cases))]

@@ -69,7 +69,7 @@ class Trainer:
         self._policy = PolicyStep(settings, learner, store, registry, rollouts)
         self._reward = RewardStep(settings, learner, store, self._base_adapter, self._scratch)
         self._gate = GateStep(settings, learner, store, registry, self._base_adapter, self._scratch)
-        self.canary = CanaryMonitor(settings.canary, store, registry)
+        self.canary = CanaryMonitor(settings.canary, store, registry, lambda: learner.reward.since)
         self._cut_off = False
         """The registry was lost in the middle of a turn: the learner holds half of it."""
         self.progress = self._resume()

@@ -31,11 +31,14 @@ class Trial:
         self.base = self.registry.publish_base("tiny", "0" * 64).version
         self.registry.transition(self.base, PolicyState.ACTIVE, reason="the base", actor="server")
         self.now = time.time()
+        self.since = 0
         self.monitor = self.restart()
         self.said = 0
 
     def restart(self) -> CanaryMonitor:
-        self.monitor = CanaryMonitor(self.settings, self.store, self.registry, clock=lambda: self.now)
+        self.monitor = CanaryMonitor(
+            self.settings, self.store, self.registry, since=lambda: self.since, clock=lambda: self.now
+        )
         return self.monitor
 
     def put_on_trial(self) -> str:
@@ -100,6 +103,21 @@ def test_a_disliked_canary_is_rolled_back_with_its_figures(trial: Trial) -> None
     assert figures["canary_control_ratings"] == 80
     assert figures["canary_control_mean"] == pytest.approx(0.75, abs=0.05)
     assert figures["canary_evidence_against"] >= 20 > figures["canary_evidence_for"]
+
+
+def test_a_canary_is_not_held_against_what_was_said_by_a_taste_of_before(trial: Trial) -> None:
+    """All were pleased with the base, then want something else: no version pleases them as much, not even the base."""
+    trial.thumbs(trial.base, 60, 5)
+    version = trial.put_on_trial()
+    trial.since = trial.said + 1
+    trial.thumbs(trial.base, 2, 18)
+    trial.thumbs(version, 4, 20)
+    assert "mean 0.17 of 24 ratings by 12, before 0.12 of 20 by 12" in trial.monitor.check()
+    assert trial.monitor.check(next_is_ready=True) == ""
+    assert trial.registry.state().active == version
+    trial.thumbs(version, 0, 30)
+    trial.monitor.check()
+    assert trial.registry.state().active == version, "nor once it is promoted, while it is watched"
 
 
 def test_a_liked_canary_is_promoted_with_its_figures(trial: Trial) -> None:

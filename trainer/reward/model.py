@@ -92,6 +92,11 @@ class RewardModel:
         those are more: by a standard error to become ready, at all to stay so."""
         return self._ready
 
+    @property
+    def since(self) -> int:
+        """Sequence of the first judgement that speaks for what people like now; 0 while that has not changed."""
+        return self._since
+
     def update(self, examples: Sequence[RewardExample]) -> RewardFigures:
         """Learn from judgements not seen before.
 
