@@ -129,11 +129,12 @@ LEARNING: Mapping[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Judgements of the reward model",
-            "Learned from and held out; 1 while it may steer the policy.",
+            "Learned from and held out; 1 while it may steer the policy; how often people came to like something else.",
             "short",
             {
                 "{{split}}": "max by (split) (foldback_reward_model_judgements)",
                 "ready": "max(foldback_reward_model_ready)",
+                "changes of taste": "max(foldback_taste_changes_total)",
             },
         ),
         Panel(

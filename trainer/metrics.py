@@ -88,6 +88,9 @@ reward_judgements = Gauge(
     "foldback_reward_model_judgements", "Judgements learned from, and held out to measure by.", ["split"]
 )
 reward_ready = Gauge("foldback_reward_model_ready", "1 while the reward model is good enough to steer the policy.")
+taste_changes = Counter(
+    "foldback_taste_changes_total", "Times that people were noticed to like something else, which decides since."
+)
 judgements_awaited = Gauge(
     "foldback_judgements_awaited", "Judgements that PPO waits for before it goes on; 0 while it has enough."
 )
@@ -171,6 +174,7 @@ def show_reward_model(figures: RewardFigures) -> None:
     reward_judgements.labels("train").set(figures.judgements)
     reward_judgements.labels("held_out").set(figures.heldout_judgements)
     reward_ready.set(figures.ready)
+    taste_changes.inc(figures.changed > 0)
 
 
 def show_rules(means: Mapping[str, float]) -> None:

@@ -112,6 +112,15 @@ def test_metrics_tell_accuracy_and_calibration_in_all_and_accuracy_by_source() -
     assert shown("source_accuracy", source="end_user", kind="ranking") == pytest.approx(figures.accuracy)
 
 
+def test_metrics_count_changes_of_taste() -> None:
+    before = REGISTRY.get_sample_value("foldback_taste_changes_total")
+    assert before is not None
+    figures = RewardModel(FEATURES, RewardSettings(), seed=0).update(rankings(taste(0), 20, seed=0))
+    for changed in (0, 60):
+        metrics.show_reward_model(replace(figures, changed=changed))
+    assert REGISTRY.get_sample_value("foldback_taste_changes_total") == before + 1
+
+
 def test_nothing_to_measure_is_not_a_number() -> None:
     report = examine([thumb("up", 1.0)], [members(1)])
     assert report.pairs == 0
