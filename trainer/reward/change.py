@@ -10,7 +10,6 @@ windowing"). While tastes stay, fewer judgements predict worse, so nothing is no
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from statistics import median
 
 from torch import Tensor
 
@@ -58,12 +57,12 @@ def _starts(count: int) -> Iterator[int]:
 
 
 def _of_most_raters(gain_J: Tensor, examples: Sequence[RewardExample], start: int) -> bool:
-    """Whether most who spoke since `start` changed their mind, and they are not few: at least half as many as it
-    usually takes for so many judgements. A few who flood the log have changed nobody's."""
+    """Whether most who spoke since `start` changed their mind, and they are not few: at least half as many as have
+    ever said so many things one after the other. A few who flood the log have changed nobody's."""
     later, count = examples[start:], len(examples) - start
     by_rater: defaultdict[str, float] = defaultdict(float)
     for example, gain in zip(later, gain_J.tolist(), strict=True):
         by_rater[example.rater] += gain
     agree = sum(gain > 0 for gain in by_rater.values())
-    usual = median(len({e.rater for e in examples[end - count : end]}) for end in range(start, count - 1, -count))
-    return 2 * agree > len(by_rater) and 2 * len(by_rater) >= usual
+    once = max(len({e.rater for e in examples[max(0, end - count) : end]}) for end in range(start, 0, -count))
+    return 2 * agree > len(by_rater) and 2 * len(by_rater) >= once
