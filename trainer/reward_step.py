@@ -47,6 +47,7 @@ class RewardStep:
             "ready" if figures.ready else "not ready to steer yet",
         )
         if figures.changed:
+            self._learner.ppo.restore_stride()  # those that did no good were taken for another taste
             log.info(
                 "reward model: people have come to like something else: the last %d judgements decide", figures.changed
             )

@@ -65,7 +65,7 @@ class Ppo:
         self.restore_stride()
 
     def restore_stride(self) -> None:
-        """Whole steps again: from here none has failed yet."""
+        """Whole steps again: from here, or for what is wanted now, none has failed yet."""
         self._stride = 1.0
 
     def shorten_stride(self) -> float:
