@@ -24,8 +24,9 @@ _SHORTER = 0.7
 _ODDS = math.log(1000)
 """Nats by which the later heads must be the likelier. Where all come from one taste, of which the others know more,
 they are by so much with a probability of a thousandth at most (Markov's inequality)."""
-_CLEARLY = 2.0
-"""Standard errors of the gain: a few judgements must not decide."""
+_CLEARLY = 2.5
+"""Standard errors of the gain: a few judgements must not decide, nor that a policy which has learned is judged by finer
+points than it was."""
 
 
 def changed_at(examples: Sequence[RewardExample], settings: RewardSettings, *, seed: int) -> int | None:
