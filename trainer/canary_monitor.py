@@ -36,7 +36,7 @@ class CanaryMonitor:
         settings: CanarySettings,
         store: PreferenceStore,
         registry: Registry,
-        since: Callable[[], int] = lambda: 0,
+        since: Callable[[], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -159,7 +159,8 @@ class CanaryMonitor:
         return next((move for move in moves if move.version == version and move.to is to), None)
 
     def _report(self, version: str, rival: str, began: float) -> Report:
-        key = version, rival, began, (since := self._since())
+        since = self._since()
+        key = version, rival, began, since
         case = self._cases.pop(key, None) or Case(version, rival, began, self._settings, after=max(0, since - 1))
         self._cases[key] = case  # the latest last
         while len(self._cases) > _KEPT:

@@ -138,9 +138,9 @@ def test_the_policy_improves_however_much_people_say(world: World, monkeypatch: 
     heard: list[int] = []
     learn = trainer._reward.learn
 
-    def listen(progress: Progress) -> None:
+    def listen(progress: Progress) -> Progress:
         heard.append(progress.iteration)
-        learn(progress)
+        return learn(progress)
 
     monkeypatch.setattr(trainer._reward, "learn", listen)
     while trainer.progress.iteration < 2:
