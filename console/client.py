@@ -1,7 +1,7 @@
 """A thin, typed client of the public and the admin port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -85,7 +85,9 @@ class Client:
         response: chat_pb2.CreateChatResponse = await self._call(self._chat.CreateChat, self._access, request)
         return response
 
-    async def stream_chat(self, request: chat_pb2.CreateChatRequest) -> AsyncIterator[chat_pb2.StreamChatResponse]:
+    async def stream_chat(
+        self, request: chat_pb2.CreateChatRequest
+    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, None]:
         """The events of one chat; tried again only while nothing has arrived."""
         for attempt in range(1, self._attempts + 1):
             arrived = False

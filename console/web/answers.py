@@ -61,4 +61,4 @@ async def grow(client: Client, request: chat_pb2.CreateChatRequest) -> AsyncIter
             if response is not None:
                 yield response
     finally:
-        await events.aclose()  # type: ignore[attr-defined]  # an async generator
+        await events.aclose()

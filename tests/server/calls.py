@@ -1,7 +1,7 @@
 """Calls as tests make them: how one was refused, the next message of a stream, what the health service says."""
 
 from collections.abc import Awaitable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import pytest
@@ -36,17 +36,19 @@ async def following(stream: "grpc.aio.UnaryStreamCall[RequestT, ResponseT]") -> 
 
 async def health(channel: grpc.aio.Channel, service: str = "", timeout_s: float = 20) -> int:
     """What the health service says of `service`; "" is the whole server. A HealthCheckResponse.ServingStatus."""
-    request = health_pb2.HealthCheckRequest(service=service)
-    answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)  # type: ignore[attr-defined]
-    return cast(health_pb2.HealthCheckResponse, answer).status
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # untyped
+    answer: health_pb2.HealthCheckResponse = await stub.Check(
+        health_pb2.HealthCheckRequest(service=service), timeout=timeout_s
+    )
+    return answer.status
 
 
 def health_watch(
     channel: grpc.aio.Channel, service: str = "", timeout_s: float = 60
 ) -> "grpc.aio.UnaryStreamCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]":
     """Every change of it."""
-    watch = health_pb2_grpc.HealthStub(channel).Watch  # type: ignore[attr-defined]
-    return cast(
-        "grpc.aio.UnaryStreamCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]",
-        watch(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s),
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # untyped
+    watch: grpc.aio.UnaryStreamCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = stub.Watch(
+        health_pb2.HealthCheckRequest(service=service), timeout=timeout_s
     )
+    return watch

@@ -80,9 +80,8 @@ async def check_health(channel: grpc.aio.Channel) -> None:
 
 
 async def reflected(channel: grpc.aio.Channel) -> set[str]:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-    list_services: Any = stub.ServerReflectionInfo  # untyped
-    call = list_services(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type] # untyped
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     response = await call.read()
     call.cancel()
     return {service.name for service in response.list_services_response.service}

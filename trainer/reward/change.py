@@ -36,9 +36,12 @@ def changed_at(examples: Sequence[RewardExample], settings: RewardSettings, *, s
         examples: in the order in which they were said.
     """
     best, found = 0.0, None
+    starts = list(_starts(len(examples)))
+    if not starts:
+        return None
     try:
         by_all_J = unseen_losses(examples, settings, seed=seed)
-        for start in _starts(len(examples)):
+        for start in starts:
             later = examples[start:]
             gain_J = by_all_J[start:] - unseen_losses(later, settings, seed=seed)
             gain = gain_J.sum().item()
