@@ -1,5 +1,6 @@
 """Events from a file onto the topics, over a broker's restart: sent again until acknowledged, counted once by id."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 
@@ -24,13 +25,14 @@ def send_import(settings: FeedbackSettings, batches: Iterable[Sequence[Event]], 
     acknowledged = refused = 0
     try:
         for batch in batches:
-            deadline = time.monotonic() + patience_s
+            deadline = math.inf
             while True:
                 try:
                     outcomes = producer.send_all(batch, _ACK_TIMEOUT_S)
                     break
                 except KafkaError as error:
                     producer.close()
+                    deadline = min(deadline, time.monotonic() + patience_s)
                     producer = _connect_again(settings, deadline, acknowledged, error)
             taken = sum(isinstance(outcome, Position) for outcome in outcomes)
             acknowledged, refused = acknowledged + taken, refused + len(batch) - taken

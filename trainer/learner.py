@@ -68,14 +68,14 @@ class Learner:
         self.reward.load_state_dict(load_state(directory, _REWARD))
 
     def go_back(self, directory: Path) -> float:
-        """Policy, value, optimisers and KL coefficient as they were at `save`, for another attempt with shorter steps.
+        """Policy, value, optimisers and KL coefficient as they were at `save`, for another attempt by the next stride.
 
         What was learned of rewards stays. Were the KL coefficient to stay, too, it would rise from attempt to attempt
         where that policy is at its target already, until all fell behind it.
 
         Returns the share of the learning rate that steps are taken with.
         """
-        stride = self.ppo.shorten_stride()
+        stride = self.ppo.next_stride()
         self._load_policy(directory, load_state(directory, _PPO) | {"stride": stride})
         return stride
 

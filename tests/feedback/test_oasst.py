@@ -56,7 +56,7 @@ def test_a_broker_that_goes_away_midway_costs_nothing(oasst_file: Path, tmp_path
     batches = [events[start : start + 500] for start in range(0, len(events), 500)]
     with EmbeddedBroker() as broker:
         settings = FeedbackSettings(
-            bootstrap_servers=broker.bootstrap_servers, ack_timeout_s=0.5, reconnect_interval_s=0.05
+            bootstrap_servers=broker.bootstrap_servers, ack_timeout_s=3.0, reconnect_interval_s=0.05
         )
 
         def interrupted() -> Iterator[list[Event]]:

@@ -54,7 +54,7 @@ def test_where_the_active_version_is_too_far_out_the_next_attempt_starts_within_
     world.users_rank(20)
     narrowed = within(kl / 4, min_win_rate=0.9)
     trainer = world.trainer(narrowed)
-    trainer._learner.ppo.shorten_stride()
+    trainer._learner.ppo.next_stride()
     with caplog.at_level("INFO", "trainer"):
         turns(trainer)
     refused = [news for news in caplog.messages if "rejected" in news]

@@ -59,6 +59,6 @@ def test_steps_are_whole_again_once_people_like_something_else(
 
         monkeypatch.setattr(RewardModel, "update", noticing)
         ppo.restore_stride()
-        ppo.shorten_stride()
+        ppo.next_stride()
         trainer._learn_reward()
         assert ppo.state_dict()["stride"] == stride

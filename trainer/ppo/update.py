@@ -26,7 +26,7 @@ from trainer.value import ValueHead
 
 _ADAM_EPSILON = 1e-5
 _SHORTEST_STRIDE = 1 / 8
-"""People's taste may change: what did no good for long must not end in standing still."""
+"""Shorter ones hardly make a difference that a gate could see: after these, whole ones are tried again."""
 
 
 class StaleRollouts(ValueError):
@@ -68,10 +68,11 @@ class Ppo:
         """Whole steps again: from here, or for what is wanted now, none has failed yet."""
         self._stride = 1.0
 
-    def shorten_stride(self) -> float:
-        """What came of the last steps was no better: halve the next ones, until they start elsewhere (a
-        backtracking line search, Armijo 1966, in which a version is a step). Returns the share of the learning rate."""
-        self._stride = max(_SHORTEST_STRIDE, self._stride / 2)
+    def next_stride(self) -> float:
+        """What came of the last steps was no better: halve the next ones, until they start elsewhere (a backtracking
+        line search, Armijo 1966, in which a version is a step). None was short enough: from whole ones again, by
+        rewards and rollouts that are others by now. Returns the share of the learning rate."""
+        self._stride = self._stride / 2 if self._stride > _SHORTEST_STRIDE else 1.0
         return self._stride
 
     def update(
