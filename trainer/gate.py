@@ -14,7 +14,7 @@ from settings.gate import GateSettings
 from trainer.backbone import Backbone, FrozenPass
 from trainer.drift import lead_back, of_answers
 from trainer.evaluation import Evaluation, Reference, evaluate, form_tokens, perplexity_ratio
-from trainer.gate_report import Report, Score, judge
+from trainer.gate_report import Report, Score, judge, pleases_more
 from trainer.prompts import PromptPool, fingerprint, for_gate
 from trainer.publish import policy_of
 from trainer.reward.features import AnswerPool
@@ -122,6 +122,16 @@ class Gate:
         _, seen = self._active
         far = of_answers(seen.evaluation, self._reference.evaluation, self._settings, self._form)
         return far > 1 or seen.perplexity > self._settings.max_base_perplexity
+
+    def base_pleases_most(self, score: Score) -> bool:
+        """Whether the base model's answers are shown to be better than the active version's, and than those of the
+        candidate that was examined last: what both were trained for is no longer what people like."""
+        assert self._active
+        assert self._candidate
+        assert self._reference
+        base = self._reference.evaluation
+        (_, active), (_, candidate) = self._active, self._candidate
+        return all(pleases_more(base, each.evaluation, score, self._settings) for each in (active, candidate))
 
     def promoted(self, version: str) -> None:
         """The candidate that was last examined is the active version now: its answers need not be drawn again."""

@@ -100,13 +100,12 @@ def judge(
         base_perplexity: `perplexity_ratio` of the candidate.
         form: tokens that make no phrase (`form_tokens`).
     """
-    rewards_P, active_rewards_P = (score(each) + each.rules.rewards for each in (candidate, active))
-    wins_P = (rewards_P > active_rewards_P).float() + 0.5 * (rewards_P == active_rewards_P).float()
-    win_rate = wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
+    rewards_P, active_rewards_P = _rewards(candidate, score), _rewards(active, score)
+    win_rate = _win_rate(rewards_P, active_rewards_P)
     checks = (
         Check.within("finite", float(math.isfinite(candidate.kl_nats)), low=1.0),
         Check.within("kl_nats", candidate.kl_nats, high=settings.max_kl_nats),
-        _shown_to_win(win_rate, len(wins_P), settings),
+        _shown_to_win(win_rate, len(rewards_P), settings),
         Check.within(
             "length_ratio",
             candidate.mean_length / active.mean_length,
@@ -120,6 +119,23 @@ def judge(
         *_rules_kept(candidate, active, reference, settings),
     )
     return Report(checks, win_rate, rewards_P.mean().item(), active_rewards_P.mean().item())
+
+
+def pleases_more(one: Evaluation, other: Evaluation, score: Score, settings: GateSettings) -> bool:
+    """Whether `one` is shown to answer the same prompts better."""
+    rewards_P, others_P = _rewards(one, score), _rewards(other, score)
+    win_rate = _win_rate(rewards_P, others_P)
+    return _shown_to_win(win_rate, len(rewards_P), settings).verdict is Verdict.PASSED
+
+
+def _rewards(evaluation: Evaluation, score: Score) -> Tensor:
+    return score(evaluation) + evaluation.rules.rewards
+
+
+def _win_rate(rewards_P: Tensor, others_P: Tensor) -> float:
+    """Ties count half; not a number where a reward is none."""
+    wins_P = (rewards_P > others_P).float() + 0.5 * (rewards_P == others_P).float()
+    return wins_P.mean().item() if rewards_P.isfinite().all() else math.nan
 
 
 def _beside_the_reference(

@@ -6,6 +6,8 @@ from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
+from torch import Tensor
+
 from feedback.store import PreferenceStore
 from registry import ActiveChanged, Registry
 from settings.trainer import TrainerSettings
@@ -27,8 +29,9 @@ class Outcome(Enum):
     GO_BACK = auto()
     """Refused: back to the anchor."""
     START_FROM_HERE = auto()
-    """Refused, and the next attempt starts from here: the anchor is further out than a candidate may be, so from there
-    each would be led back to where it pleases less, again and again."""
+    """Refused, and the next attempt starts from where the policy is now. The anchor is further out than a candidate may
+    be, so from there each would be led back to where it pleases less, again and again; or it pleases less than the base
+    policy, which the learner holds now: the way from another taste is longer than from none."""
 
 
 class GateStep:
@@ -52,6 +55,7 @@ class GateStep:
         self._learner = learner
         self._store = store
         self._registry = registry
+        self._base_adapter = base_adapter
         self._scratch = scratch
         self._gate = Gate(
             learner.backbone,
@@ -91,42 +95,52 @@ class GateStep:
         Args:
             active_adapter: of `progress.version`.
         """
-        settings = self._settings
         if not self._learner.finite:
             log.warning("gate: weights are not finite: back to %s", progress.version)
             return Outcome.GO_BACK
         report, evaluation = self._examine(progress, active_adapter)
         metrics.show_gate(report)
-        if report.verdict is Verdict.UNDECIDED and progress.unpublished < self._patience:
+        over = self._rollouts_stay_fresh and self._gate.base_pleases_most(self._score)
+        if report.verdict is Verdict.UNDECIDED and not over and progress.unpublished < self._patience:
             log.info("gate: undecided: %s: training on", report)
             return Outcome.TRAIN_ON
         version = self._publish(progress, report, evaluation)
-        if report.verdict is not Verdict.PASSED:
-            publish.reject(self._registry, version, str(report), report.figures)
-            if self._rollouts_stay_fresh and report.only_pleases_less and self._gate.active_is_beyond:
-                log.info(
-                    "gate %s: rejected: %s: on from here: %s has drifted too far", version, report, progress.version
-                )
-                return Outcome.START_FROM_HERE
-            log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
-            return Outcome.GO_BACK
+        if over:
+            return self._start_over(version, report, progress.version)
+        if report.verdict is Verdict.PASSED:
+            return self._promote(version, report, progress.version)
+        publish.reject(self._registry, version, str(report), report.figures)
+        if self._rollouts_stay_fresh and report.only_pleases_less and self._gate.active_is_beyond:
+            log.info("gate %s: rejected: %s: on from here: %s has drifted too far", version, report, progress.version)
+            return Outcome.START_FROM_HERE
+        log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
+        return Outcome.GO_BACK
+
+    def _start_over(self, version: str, report: Report, active: str) -> Outcome:
+        """Refuse `version`, even where it passed: what starts from the base policy soon pleases more."""
+        why = f"{report}: the base policy pleases more than this, and than {active}"
+        publish.reject(self._registry, version, why, report.figures)
+        log.info("gate %s: rejected: %s: over again from there", version, why)
+        self._learner.start_over(self._base_adapter)
+        return Outcome.START_FROM_HERE
+
+    def _promote(self, version: str, report: Report, active: str) -> Outcome:
+        """Put on trial, or right into the place of version `active`, unless another has taken that meanwhile."""
+        on_trial = self._settings.canary.enabled
         log.info("gate %s: passed: %s", version, report)
         try:
-            publish.promote(
-                self._registry,
-                version,
-                report.figures,
-                on_trial=settings.canary.enabled,
-                expected_active=progress.version,
-            )
+            publish.promote(self._registry, version, report.figures, on_trial=on_trial, expected_active=active)
         except ActiveChanged as error:
             log.info("gate %s: %s", version, error)
             publish.reject(self._registry, version, str(error), report.figures)
             return Outcome.GO_BACK
-        if not settings.canary.enabled:
+        if not on_trial:
             metrics.versions_published.inc()
         self._gate.promoted(version)
         return Outcome.SERVED
+
+    def _score(self, answers: Evaluation) -> Tensor:
+        return self._learner.reward.reward(answers.features_PF)
 
     @property
     def _patience(self) -> int:
@@ -136,14 +150,14 @@ class GateStep:
 
     @property
     def _rollouts_stay_fresh(self) -> bool:
-        """However far the learner's policy gets from the version that is served."""
+        """However far the learner's policy gets from the version that is served, whose answers the fleet's are."""
         return self._settings.rollouts_from == "trainer"
 
     def _examine(self, progress: Progress, rival_adapter: Path) -> tuple[Report, Evaluation]:
         with metrics.timed("gate"):
             return self._gate.examine(
                 prompts.recent(self._store, self._settings),
-                lambda answers: self._learner.reward.reward(answers.features_PF),
+                self._score,
                 candidate=progress.iteration,
                 active=progress.continues_from,
                 active_adapter=rival_adapter,

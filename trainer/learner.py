@@ -81,9 +81,13 @@ class Learner:
 
     def continue_from(self, adapter: Path, version: str) -> None:
         """Take the adapter of another version. The optimisers' moments belong to the old one: they start afresh."""
+        self.start_over(adapter)
+        self.ppo.mark_published(version)
+
+    def start_over(self, adapter: Path) -> None:
+        """As `continue_from`, by a policy that nobody serves."""
         self.backbone.load_adapter(adapter)
         self.ppo.load_state_dict(copy.deepcopy(self._untrained))
-        self.ppo.mark_published(version)
 
     def reward_of(self, samples: Sequence[Sample]) -> Tensor:
         """What reward model and rules together say of each, [B]: the score that PPO learns from."""

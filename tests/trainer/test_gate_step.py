@@ -1,4 +1,4 @@
-"""What becomes of a candidate that is not served."""
+"""What becomes of a candidate that is not served, and of the next."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from registry import PolicyState
 from settings.trainer import TrainerSettings
-from tests.trainer.test_loop import policy, turns
+from tests.trainer.test_loop import mean_taste, policy, turns
 from tests.trainer.world import SETTINGS, World
 
 
@@ -66,3 +66,23 @@ def test_where_the_active_version_is_too_far_out_the_next_attempt_starts_within_
     assert reached[0] > kl / 2 > reached[-1], "from the active version first, from within bounds then"
     resumed = world.trainer(narrowed)
     assert all(map(torch.equal, policy(resumed), policy(trainer)))
+
+
+@pytest.mark.slow
+def test_once_people_like_the_opposite_the_next_attempt_starts_over_from_the_base_policy(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, tiny_model)
+    at_first = mean_taste(world)
+    world.users_rank(120)
+    settings = within(1e3, prompts=48)
+    turns(world.trainer(settings))
+    served, liked = world.registry.state().active, mean_taste(world)
+    assert liked > at_first + 0.1
+    world.users_rank(120, upside_down=True)
+    trainer = world.trainer(settings)
+    with caplog.at_level("INFO", "trainer"):
+        turns(trainer)
+    assert "people have come to like something else" in caplog.text
+    assert f"the base policy pleases more than this, and than {served}: over again from there" in caplog.text
+    assert mean_taste(world) < at_first

@@ -39,6 +39,16 @@ def test_in_instalments_is_as_good_as_at_once() -> None:
     torch.testing.assert_close(warm.scores(features_BF), at_once.scores(features_BF), atol=0.05, rtol=0.05)
 
 
+def test_a_warm_start_from_other_scales_is_as_good_as_a_cold_one() -> None:
+    """What nothing may be said of any more, its style here, must not hold back the rest."""
+    style, plain = (RewardSettings(taste_scales=(scales,)) for scales in ((1.0, 2.0, 1.0), (1.0, 2.0, 0.0)))
+    examples = rankings(taste(0), 60, seed=0)
+    before = fit(rankings(-taste(0), 60, seed=1), style, seed=0)
+    warm, cold = (fit(examples, plain, seed=0, start=start) for start in (before, None))
+    features_BF = normal(200, seed=1)
+    torch.testing.assert_close(warm.scores(features_BF), cold.scores(features_BF), atol=0.05, rtol=0.05)
+
+
 def test_unlearned_members_disagree_and_their_mean_is_indifferent() -> None:
     mean_B, std_B = RewardModel(FEATURES, RewardSettings(), seed=0).score(normal(10, seed=0))
     assert mean_B.tolist() == [0.0] * 10

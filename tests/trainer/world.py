@@ -157,12 +157,12 @@ class World:
             settings, learner, self.store, self.registry, rollouts, self.directory / "trainer", keep_versions=99
         )
 
-    def users_rank(self, conversations: int) -> None:
-        """Each asks something and orders four answers by taste."""
+    def users_rank(self, conversations: int, *, upside_down: bool = False) -> None:
+        """Each asks something and orders four answers by taste, or by its opposite."""
         for _ in range(conversations):
             name, question = self._ask()
             answers = self.fleet.sample([Prompt(name, (("user", question),), (), 0.0)], seed=self._asked)
-            best_first = sorted(range(len(answers)), key=lambda i: -taste(answers[i].sample))
+            best_first = sorted(range(len(answers)), key=lambda i: taste(answers[i].sample), reverse=not upside_down)
             tiers = [feedback_pb2.Tier(candidate_ids=[f"{name}-{index}"]) for index in best_first]
             self._write(name, question, answers, "u1", ranking=feedback_pb2.Ranking(tiers=tiers))
 

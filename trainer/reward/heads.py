@@ -89,7 +89,9 @@ def fit(
         v_MF, intercept_M = anchor_MF.clone(), torch.zeros(settings.members)
         bias_RM = torch.zeros(len(problem.raters), settings.members)
     else:
-        v_MF = start.weight_MF / deviation_F.clamp_min(1e-12)
+        # Where nothing may be said, by scales that were others when `start` was fitted, no weight is taken over: it
+        # would be that over nothing, from where there is no way back.
+        v_MF = torch.where(deviation_F > 0, start.weight_MF / deviation_F, anchor_MF)
         intercept_M, bias_RM = start.intercept_M.clone(), start.biases(problem.raters)
 
     def objective() -> Tensor:

@@ -25,9 +25,10 @@ _LEAST_EVIDENCE = 8
 """Judgements that tell answers apart: of fewer, all may be right by chance."""
 _CHANGE_EVERY, _CHANGE_SHARE = 32, 1 / 16
 """New judgements, and as a share of those there are, after which a change of taste is looked for."""
-_SAID_BEFORE = 0.5
+_SAID_BEFORE = 0.1
 """What all that was said before a change counts together, of what was said since until it was noticed: it speaks where
-nobody has spoken since, and does not decide."""
+nobody has spoken since, and does not decide: of answers more varied than those that please now, it says more than
+they do."""
 
 
 @dataclass(frozen=True, slots=True)
