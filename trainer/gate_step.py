@@ -99,16 +99,17 @@ class GateStep:
             log.warning("gate: weights are not finite: back to %s", progress.version)
             return Outcome.GO_BACK
         report, evaluation = self._examine(progress, active_adapter)
-        metrics.show_gate(report)
         over = self._rollouts_stay_fresh and self._gate.base_pleases_most(self._score)
-        if report.verdict is Verdict.UNDECIDED and not over and progress.unpublished < self._patience:
+        verdict = Verdict.FAILED if over else report.verdict
+        metrics.show_gate(report, verdict)
+        if verdict is Verdict.UNDECIDED and progress.unpublished < self._patience:
             log.info("gate: undecided: %s: training on", report)
             return Outcome.TRAIN_ON
         version = self._publish(progress, report, evaluation)
+        if verdict is Verdict.PASSED:
+            return self._promote(version, report, progress.version)
         if over:
             return self._start_over(version, report, progress.version)
-        if report.verdict is Verdict.PASSED:
-            return self._promote(version, report, progress.version)
         publish.reject(self._registry, version, str(report), report.figures)
         if self._rollouts_stay_fresh and report.only_pleases_less and self._gate.active_is_beyond:
             log.info("gate %s: rejected: %s: on from here: %s has drifted too far", version, report, progress.version)

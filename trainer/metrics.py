@@ -225,10 +225,10 @@ _GATE_FIGURES = {
 """By the check that tells it."""
 
 
-def show_gate(report: Report) -> None:
+def show_gate(report: Report, verdict: Verdict) -> None:
     reward_mean.labels("candidate").set(report.reward)
     reward_mean.labels("active").set(report.active_reward)
-    gates.labels(report.verdict.name.lower()).inc()
+    gates.labels(verdict.name.lower()).inc()
     gate_win_rate.set(report.win_rate)
     for check in report.checks:
         if check.verdict is Verdict.FAILED:
