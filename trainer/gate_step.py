@@ -108,22 +108,22 @@ class GateStep:
         version = self._publish(progress, report, evaluation)
         if verdict is Verdict.PASSED:
             return self._promote(version, report, progress.version)
-        if over:
-            return self._start_over(version, report, progress.version)
-        publish.reject(self._registry, version, str(report), report.figures)
-        if self._rollouts_stay_fresh and report.only_pleases_less and self._gate.active_is_beyond:
-            log.info("gate %s: rejected: %s: on from here: %s has drifted too far", version, report, progress.version)
-            return Outcome.START_FROM_HERE
-        log.info("gate %s: rejected: %s: back to %s", version, report, progress.version)
-        return Outcome.GO_BACK
+        return self._refuse(version, report, progress.version, over=over)
 
-    def _start_over(self, version: str, report: Report, active: str) -> Outcome:
-        """Refuse `version`, even where it passed: what starts from the base policy soon pleases more."""
-        why = f"{report}: the base policy pleases more than this, and than {active}"
+    def _refuse(self, version: str, report: Report, active: str, *, over: bool) -> Outcome:
+        """Reject `version`, and say where the next attempt starts: with `over`, even where it passed, from the base
+        policy, from where the next soon pleases more."""
+        why, outcome, then = str(report), Outcome.GO_BACK, f"back to {active}"
+        if over:
+            why += f": the base policy pleases more than this, and than {active}"
+            outcome, then = Outcome.START_FROM_HERE, "over again from there"
+        elif self._rollouts_stay_fresh and report.only_pleases_less and self._gate.active_is_beyond:
+            outcome, then = Outcome.START_FROM_HERE, f"on from here: {active} has drifted too far"
         publish.reject(self._registry, version, why, report.figures)
-        log.info("gate %s: rejected: %s: over again from there", version, why)
-        self._learner.start_over(self._base_adapter)
-        return Outcome.START_FROM_HERE
+        log.info("gate %s: rejected: %s: %s", version, why, then)
+        if over:
+            self._learner.start_over(self._base_adapter)
+        return outcome
 
     def _promote(self, version: str, report: Report, active: str) -> Outcome:
         """Put on trial, or right into the place of version `active`, unless another has taken that meanwhile."""
